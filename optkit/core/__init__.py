@@ -1,0 +1,1 @@
+"""What every room shares: types, errors, the store, discovery. Nothing here needs more than pydantic."""

@@ -1,0 +1,57 @@
+"""Digests of values, files and folders: what cache keys are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from optkit.core.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+SERVICES = ("core", "data", "models", "train", "graph", "runtimes", "measure")
+
+
+def of_value(value: Any) -> str:
+    """Digest of anything JSON can hold; independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def of_tree(root: Path) -> str:
+    """Digest of a folder's listing: relative path, size and modification time of every file.
+
+    Contents are not read, so a folder of a million photos costs seconds; a file that is changed without
+    changing size and time goes unnoticed, as it does with make and rsync.
+    """
+    rows = []
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            rows.append([path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns])
+    return of_value(rows)
+
+
+def of_path(path: Path) -> str:
+    """Digest of a file's content or a folder's listing; InputError when there is neither."""
+    if path.is_dir():
+        return of_tree(path)
+    if path.is_file():
+        return of_file(path)
+    raise InputError(f"There is no file or folder {str(path)!r}.", hint="Check the path.")
+
+
+@cache
+def of_code(stage: str) -> str:
+    """Digest of the code that a stage runs: its own folder and every room below it."""
+    folders = [PACKAGE / "stages" / stage, *(PACKAGE / name for name in SERVICES)]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    return of_value([[path.relative_to(PACKAGE).as_posix(), of_file(path)] for path in files])

@@ -1,0 +1,94 @@
+"""Facts about the machine, for manifests, engine keys and `optkit doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "optkit",
+    "torch",
+    "torchvision",
+    "timm",
+    "torch-pruning",
+    "lightning-fabric",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "numpy",
+)
+
+
+def version(package: str) -> str | None:
+    """Installed version of a distribution, None when absent."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Installed versions of the packages that results depend on."""
+    return {name: found for name in PACKAGES if (found := version(name))}
+
+
+def _cpu_facts() -> tuple[str, list[str]]:
+    path = Path("/proc/cpuinfo")
+    model, flags = platform.processor() or platform.machine(), []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            model = value.strip()
+        elif name.strip() == "flags":
+            wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+            flags = [flag for flag in wanted if flag in value.split()]
+            break
+    return model, flags
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+@cache
+def gpus() -> list[dict[str, str]]:
+    """NVIDIA GPUs as `nvidia-smi` names them: name, driver, memory, compute capability. Empty without one."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    fields = ("name", "driver_version", "memory.total", "compute_cap")
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (subprocess.SubprocessError, OSError):
+        return []
+    return [dict(zip(fields, (cell.strip() for cell in line.split(",")), strict=False))
+            for line in answer.splitlines() if line.strip()]
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """What the machine is: written into every manifest."""
+    model, flags = _cpu_facts()
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_features": flags,
+        "memory_bytes": _memory_bytes(),
+        "gpus": gpus(),
+    }

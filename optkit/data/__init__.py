@@ -1,0 +1,1 @@
+"""Folders, CSV files and built-in sets → train and validation images → batches."""

@@ -1,0 +1,1 @@
+"""One file per kind of source, each with `load(config, seed) -> Dataset`."""

@@ -1,0 +1,105 @@
+"""Reading and writing ONNX classifiers, and the spec they carry in their metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from pydantic import ValidationError
+
+from optkit.core.errors import InputError
+from optkit.core.types import ModelSpec
+
+SPEC_KEY = "optkit.spec"
+
+
+@dataclass(frozen=True)
+class ClassifierIO:
+    """Input `(batch, 3, size, size)` and output `(batch, num_classes)` of an image classifier.
+
+    `batch` is None when dynamic, `size` is None when the graph leaves it open.
+    """
+
+    input_name: str
+    output_name: str
+    batch: int | None
+    size: int | None
+    num_classes: int
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read and check an ONNX file, external data included; InputError when it is anything else."""
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except FileNotFoundError as error:
+        raise InputError(f"{str(path)!r} cannot be read.", why=str(error),
+                         hint="Keep the file's external data beside it.") from None
+    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
+        raise InputError(
+            f"{str(path)!r} is not a valid ONNX file.",
+            why=(str(error).strip().splitlines() or ["empty file"])[0],
+            hint="It may be truncated: export or copy it again.",
+        ) from None
+    return model
+
+
+def write_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Check and write a model as one file (ONNX's own limit: 2 GiB)."""
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _dimension(value: onnx.ValueInfoProto, axis: int) -> int | None:
+    dimension = value.type.tensor_type.shape.dim[axis]
+    return dimension.dim_value or None
+
+
+def classifier_io(model: onnx.ModelProto) -> ClassifierIO:
+    """Names and shapes of an image classifier's input and output; InputError for another kind of graph."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    outputs = list(model.graph.output)
+    found = f"{len(inputs)} inputs and {len(outputs)} outputs"
+    if len(inputs) == 1 and len(outputs) == 1:
+        ranks = [len(value.type.tensor_type.shape.dim) for value in (inputs[0], outputs[0])]
+        found = f"an input of rank {ranks[0]} and an output of rank {ranks[1]}"
+        if ranks == [4, 2]:
+            channels, classes = _dimension(inputs[0], 1), _dimension(outputs[0], 1)
+            found = f"{channels} input channels and {classes} classes"
+            if channels == 3 and classes:
+                height, width = _dimension(inputs[0], 2), _dimension(inputs[0], 3)
+                return ClassifierIO(
+                    input_name=inputs[0].name,
+                    output_name=outputs[0].name,
+                    batch=_dimension(inputs[0], 0),
+                    size=height if height == width else None,
+                    num_classes=classes,
+                )
+    raise InputError(
+        "The ONNX file is not an image classifier.",
+        why=f"It has {found}; expected one (batch, 3, height, width) input and one (batch, classes) output.",
+        hint="Export the classifier alone, with logits as its only output.",
+    )
+
+
+def embed_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Write preprocessing, class names and architecture into the file's metadata."""
+    kept = [entry for entry in model.metadata_props if entry.key != SPEC_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=SPEC_KEY, value=spec.model_dump_json())
+
+
+def spec_from_metadata(model: onnx.ModelProto) -> ModelSpec | None:
+    """The spec that `embed_spec` wrote, None when there is none; InputError when it is broken."""
+    for entry in model.metadata_props:
+        if entry.key == SPEC_KEY:
+            try:
+                return ModelSpec.model_validate_json(entry.value)
+            except ValidationError as error:
+                raise InputError(f"The metadata {SPEC_KEY!r} of the ONNX file is broken.",
+                                 why=error.errors()[0]["msg"], hint="Export the file again.") from None
+    return None

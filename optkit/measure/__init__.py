@@ -1,0 +1,1 @@
+"""Accuracy, latency, cost and agreement of a model file."""

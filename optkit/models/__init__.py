@@ -1,0 +1,1 @@
+"""Names and weights → torch modules; checkpoints as safetensors + spec."""

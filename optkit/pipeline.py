@@ -1,0 +1,207 @@
+"""Plan and run a recipe: every static check and every cache key first, then the work that is not yet done."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from optkit.core import discover, fingerprint, store
+from optkit.core.config import Input, StageConfig
+from optkit.core.errors import InputError, OptkitError, UsageError, closest
+from optkit.core.progress import Reporter, WarningRecorder
+from optkit.core.types import MANIFEST, Artifact, Context, Format, Manifest, Output
+from optkit.recipe import Recipe, Step, usage_error
+
+STAGES = "optkit.stages"
+LOAD = "load"  # the stage that takes a model file from outside
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step whose config is valid, whose inputs are known and whose key is computed."""
+
+    name: str
+    stage: str
+    config: StageConfig
+    inputs: dict[str, tuple[str, ...]]
+    key: str
+    format: Format
+    done: bool
+
+
+@dataclass
+class Plan:
+    """What a recipe will do. `given` are the artifacts named by path, which exist already."""
+
+    recipe: Recipe
+    store: store.Store
+    steps: dict[str, PlannedStep] = field(default_factory=dict)
+    given: dict[str, Artifact] = field(default_factory=dict)
+
+
+def config_class(stage: str) -> type[StageConfig]:
+    """The config of a stage, without importing anything heavy."""
+    known = discover.names(STAGES)
+    if stage not in known:
+        raise UsageError(f"Unknown stage {stage!r}.", hint=closest(stage, known))
+    found: type[StageConfig] = importlib.import_module(f"{STAGES}.{stage}.config").Config
+    return found
+
+
+def plan(recipe: Recipe, artifacts: store.Store) -> Plan:
+    """Check the whole recipe and compute every key; does no work and imports no heavy package."""
+    planned = Plan(recipe, artifacts)
+    for name, step in recipe.steps.items():
+        _plan_step(planned, name, step)
+    return planned
+
+
+def _plan_step(plan: Plan, name: str, step: Step) -> None:
+    where = f"step {name!r} of recipe {plan.recipe.name!r}"
+    cls = config_class(step.stage)
+    roles = {role.name: role for role in cls.inputs}
+    options = {key: value for key, value in step.options.items() if key not in roles}
+    for shared in ("data", "seed"):
+        default = getattr(plan.recipe, shared)
+        if shared in cls.model_fields and shared not in options and default is not None:
+            options[shared] = default
+    try:
+        config = cls.model_validate(options)
+    except ValidationError as error:
+        raise usage_error(error, where, [*cls.model_fields, *roles]) from None
+    inputs = {
+        role.name: _resolve(plan, role, step.options.get(role.name), where) for role in cls.inputs
+    }
+    config.check()
+    key = fingerprint.of_value(
+        {
+            "stage": step.stage,
+            "config": config.canonical(),
+            "inputs": {role: [_key(plan, ref) for ref in refs] for role, refs in inputs.items()},
+            "names": inputs if cls.measures else None,  # a result shows its inputs' names
+            "environment": config.environment(),
+            "code": fingerprint.of_code(step.stage),
+        }
+    )[:16]
+    done = plan.store.find(key) is not None
+    plan.steps[name] = PlannedStep(name, step.stage, config, inputs, key, config.produces(), done)
+
+
+def _resolve(plan: Plan, role: Input, value: Any, where: str) -> tuple[str, ...]:
+    """Names of the steps or given artifacts that play `role`; files from outside become `load` steps."""
+    if value is None or value == []:
+        if role.optional:
+            return ()
+        raise UsageError(f"{where} lacks {role.name!r}: {role.help}.", hint="Name a step, a folder or a file.")
+    references = value if isinstance(value, list) else [value]
+    if len(references) > 1 and not role.many:
+        raise UsageError(f"{where} takes one {role.name!r}.", hint=f"Received {value!r}.")
+    names = tuple(_reference(plan, str(reference), where) for reference in references)
+    for name in names:
+        found = plan.steps[name].format if name in plan.steps else plan.given[name].format
+        if found not in role.formats:
+            wanted = " or ".join(role.formats)
+            raise UsageError(
+                f"{name!r} cannot be the {role.name!r} of {where}: it is {found.value}.",
+                why=f"{role.help} must be {wanted}.",
+                hint="`optkit export` makes ONNX from a checkpoint and an engine from ONNX.",
+            )
+    return names
+
+
+def _reference(plan: Plan, reference: str, where: str) -> str:
+    if reference in plan.steps or reference in plan.given:
+        return reference
+    if reference in plan.recipe.steps:
+        raise UsageError(f"{where} uses {reference!r}, which comes later.", hint="Put it before.")
+    path = Path(reference)
+    if (path / MANIFEST).is_file():
+        plan.given[reference] = store.read_artifact(path)
+        return reference
+    if path.is_file():
+        _plan_step(plan, reference, Step(stage=LOAD, options={**plan.recipe.load, "path": reference}))
+        return reference
+    if path.exists():
+        raise InputError(
+            f"{reference!r} is neither an artifact nor a model file.",
+            why=f"The folder has no {MANIFEST}.",
+            hint="Give an artifact folder, a .safetensors, .pth, .onnx or .plan file.",
+        )
+    raise InputError(
+        f"{where} names {reference!r}, and there is no such step, folder or file.",
+        hint=closest(reference, plan.steps) if plan.steps else "Check the path.",
+    )
+
+
+def _key(plan: Plan, name: str) -> str:
+    if name in plan.steps:
+        return plan.steps[name].key
+    # The manifest holds the digests of the files, so its own digest stands for all of them.
+    return fingerprint.of_file(plan.given[name].path / MANIFEST)[:16]
+
+
+def run(
+    plan: Plan,
+    reporter: Reporter,
+    fresh: frozenset[str] = frozenset(),
+    finished: Callable[[str, Artifact], None] = lambda name, artifact: None,
+) -> dict[str, Artifact]:
+    """Do what is not done yet; returns the artifact of every step and of every given input, by name.
+
+    Steps in `fresh` are done again although the store has them. `finished` is called after each step, so
+    that what is complete can be shown while the rest goes on.
+    """
+    plan.store.collect_garbage()
+    artifacts = dict(plan.given)
+    for name, artifact in artifacts.items():
+        if broken := store.damage(artifact):
+            raise InputError(f"{broken!r} in artifact {name!r} is not what its manifest says.",
+                             why="The file was changed or damaged after it was written.",
+                             hint="Make the artifact again.")
+    for name, step in plan.steps.items():
+        found = None if name in fresh else plan.store.find(step.key)
+        if found:
+            reporter.info(f"{name}: done before ({step.key})")
+        artifacts[name] = found or _run_step(plan, step, artifacts, reporter)
+        finished(name, artifacts[name])
+    return artifacts
+
+
+def _run_step(
+    plan: Plan, step: PlannedStep, artifacts: dict[str, Artifact], reporter: Reporter
+) -> Artifact:
+    stage = importlib.import_module(f"{STAGES}.{step.stage}.stage")
+    recorder = WarningRecorder(reporter)
+    inputs = {
+        role: {name: artifacts[name] for name in names} for role, names in step.inputs.items()
+    }
+    reporter.info(f"{step.name}: {step.stage}")
+    with plan.store.workdir(step.key) as workdir:
+        started = time.monotonic()
+        try:
+            output: Output = stage.run(step.config, inputs, Context(workdir, recorder))
+        except OptkitError as error:
+            error.add_note(f"in step {step.name!r}")
+            raise
+        manifest = Manifest(
+            stage=step.stage,
+            key=step.key,
+            format=output.format,
+            precision=output.precision,
+            spec=output.spec,
+            config=step.config.model_dump(mode="json"),
+            inputs={role: [artifacts[name].key for name in names] for role, names in step.inputs.items()},
+            metrics=output.metrics,
+            measurements=output.measurements,
+            history=tuple(output.history),
+            details=output.details,
+            warnings=tuple(recorder.warnings),
+            seconds=round(time.monotonic() - started, 3),
+        )
+        return plan.store.commit(workdir, manifest)

@@ -1,0 +1,1 @@
+"""Manifests → rows → HTML, Markdown and JSON."""
