@@ -125,6 +125,9 @@ def _reference(plan: Plan, reference: str, where: str) -> str:
         plan.given[reference] = store.read_artifact(path)
         return reference
     if path.is_file():
+        if (owner := _owner(path)) is not None:
+            plan.given[reference] = owner
+            return reference
         _plan_step(plan, reference, Step(stage=LOAD, options={**plan.recipe.load, "path": reference}))
         return reference
     if path.exists():
@@ -137,6 +140,18 @@ def _reference(plan: Plan, reference: str, where: str) -> str:
         f"{where} names {reference!r}, and there is no such step, folder or file.",
         hint=closest(reference, plan.steps) if plan.steps else "Check the path.",
     )
+
+
+def _owner(path: Path) -> Artifact | None:
+    """The artifact whose model file `path` is: its manifest knows what the bare file cannot say."""
+    if not (path.parent / MANIFEST).is_file():
+        return None
+    try:
+        artifact = store.read_artifact(path.parent)
+    except InputError:  # some other program's manifest.json
+        return None
+    is_model = path.name in artifact.manifest.files and path.name == artifact.format.filename
+    return artifact if is_model else None
 
 
 def _key(plan: Plan, name: str) -> str:

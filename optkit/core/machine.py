@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from optkit.core import discover
+
 PACKAGES = (
     "optkit",
     "torch",
@@ -77,6 +79,20 @@ def gpus() -> list[dict[str, str]]:
         return []
     return [dict(zip(fields, (cell.strip() for cell in line.split(",")), strict=False))
             for line in answer.splitlines() if line.strip()]
+
+
+def compute_capability() -> str | None:
+    """What the first GPU is for a compiler (`SM89`), None without one."""
+    found = gpus()
+    return "SM" + found[0]["compute_cap"].replace(".", "") if found and "compute_cap" in found[0] else None
+
+
+def tensorrt() -> tuple[str, str] | None:
+    """Module and version of the TensorRT that would be used: `tensorrt`, else `tensorrt_rtx`, else None."""
+    for module, package in (("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt-rtx")):
+        if discover.installed(module):
+            return module, version(package) or "of unknown version"
+    return None
 
 
 @cache

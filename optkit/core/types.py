@@ -63,7 +63,8 @@ class ModelSpec(Record):
     """Enough to rebuild the torch module without unpickling anything.
 
     `arch` is a timm name. `pruning` maps module names to the widths that pruning left
-    (`{"blocks.0.0.conv_pw": {"out_channels": 48, …}}`), None for a dense network.
+    (`{"blocks.0.0.conv_pw": {"out_channels": 48, …}}`), None for a dense network. `trained_on` is the digest
+    of the images it was trained on, so that it is never measured on them.
     """
 
     arch: str
@@ -71,6 +72,7 @@ class ModelSpec(Record):
     class_names: tuple[str, ...]
     preprocess: Preprocess
     pruning: dict[str, dict[str, int]] | None = None
+    trained_on: str | None = None
 
 
 class Measurement(Record):

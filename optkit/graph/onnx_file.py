@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 
 from optkit.core.errors import InputError
-from optkit.core.types import ModelSpec
+from optkit.core.types import ModelSpec, Precision
 
 SPEC_KEY = "optkit.spec"
 
@@ -32,18 +33,32 @@ class ClassifierIO:
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Read and check an ONNX file, external data included; InputError when it is anything else."""
     try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise InputError(f"{str(path)!r} cannot be read.", why=str(error),
-                         hint="Keep the file's external data beside it.") from None
-    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
+        model = onnx.load(path, load_external_data=False)
+    except FileNotFoundError:
+        raise InputError(f"There is no ONNX file {str(path)!r}.", hint="Check the path.") from None
+    except (DecodeError, OSError) as error:
+        raise _invalid(path, error) from None
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (onnx.checker.ValidationError, ValueError, OSError) as error:
         raise InputError(
-            f"{str(path)!r} is not a valid ONNX file.",
-            why=(str(error).strip().splitlines() or ["empty file"])[0],
-            hint="It may be truncated: export or copy it again.",
+            f"The external data of {str(path)!r} cannot be read.",
+            why=(str(error).strip().splitlines() or ["it is damaged"])[0],
+            hint="Keep the file with its external data beside it, under its original name.",
         ) from None
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise _invalid(path, error) from None
     return model
+
+
+def _invalid(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{str(path)!r} is not a valid ONNX file.",
+        why=(str(error).strip().splitlines() or ["empty file"])[0],
+        hint="It may be truncated: export or copy it again.",
+    )
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
@@ -85,6 +100,23 @@ def classifier_io(model: onnx.ModelProto) -> ClassifierIO:
     )
 
 
+def precision_of(model: onnx.ModelProto) -> Precision:
+    """INT8 with quantisation nodes, else the type that most of the weights have."""
+    quantised = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"}
+    if any(node.op_type in quantised for node in model.graph.node):
+        return Precision.INT8
+    types = {
+        onnx.TensorProto.FLOAT: Precision.FP32,
+        onnx.TensorProto.FLOAT16: Precision.FP16,
+        onnx.TensorProto.BFLOAT16: Precision.BF16,
+    }
+    counts = dict.fromkeys(types, 0)
+    for tensor in model.graph.initializer:
+        if tensor.data_type in counts:
+            counts[tensor.data_type] += math.prod(tensor.dims)
+    return types[max(counts, key=lambda kind: counts[kind])]
+
+
 def embed_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
     """Write preprocessing, class names and architecture into the file's metadata."""
     kept = [entry for entry in model.metadata_props if entry.key != SPEC_KEY]
@@ -100,6 +132,9 @@ def spec_from_metadata(model: onnx.ModelProto) -> ModelSpec | None:
             try:
                 return ModelSpec.model_validate_json(entry.value)
             except ValidationError as error:
-                raise InputError(f"The metadata {SPEC_KEY!r} of the ONNX file is broken.",
-                                 why=error.errors()[0]["msg"], hint="Export the file again.") from None
+                raise InputError(
+                    f"The metadata {SPEC_KEY!r} of the ONNX file is broken.",
+                    why=error.errors()[0]["msg"],
+                    hint="Export the file again.",
+                ) from None
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,8 +41,14 @@ class Config(StageConfig):
     class_names: tuple[str, ...] | None = Field(default=None, description="Names of the classes, in order.")
 
     def canonical(self) -> dict[str, Any]:
-        """The file by its content."""
-        return {**super().canonical(), "path": fingerprint.of_path(Path(self.path))}
+        """The file by its content; what may be its external data (`model.onnx.data`) by size and time."""
+        path = Path(self.path)
+        beside = [
+            [other.name, other.stat().st_size, other.stat().st_mtime_ns]
+            for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}*"))
+            if path.suffix.lower() == ".onnx" and other.is_file() and other != path
+        ]
+        return {**super().canonical(), "path": [fingerprint.of_path(path), beside]}
 
     def check(self) -> None:
         """The file exists and its ending says what it is."""

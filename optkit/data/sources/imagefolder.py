@@ -1,0 +1,74 @@
+"""A folder with one sub-folder per class, or with train/ and val/ of such."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from optkit.core.errors import InputError
+from optkit.data.base import ImageSet, Listing
+from optkit.data.config import DataConfig
+from optkit.data.images import is_image, open_rgb, quick_check
+
+VALIDATION_NAMES = ("val", "valid", "validation", "test")
+
+
+def load(path: str, config: DataConfig) -> Listing:
+    """`path/train/<class>/…` with `path/val/<class>/…`, or `path/<class>/…`."""
+    root = Path(path)
+    corrupt: list[dict[str, str]] = []
+    if not (root / "train").is_dir():
+        return Listing(train=_read(root, root, None, corrupt), corrupt=corrupt)
+    train = _read(root / "train", root, None, corrupt)
+    folder = next((root / name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
+    val = _read(folder, root, train.class_names, corrupt) if folder else None
+    return Listing(train=train, val=val, corrupt=corrupt)
+
+
+def _read(
+    folder: Path, root: Path, class_names: tuple[str, ...] | None, corrupt: list[dict[str, str]]
+) -> ImageSet:
+    """Images of the class folders in `folder`; `class_names` fixes the classes, None takes those found."""
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if not found:
+        raise InputError(
+            f"{str(folder)!r} has no class folders.",
+            why="Images are expected in one sub-folder per class.",
+            hint="Arrange them as photos/<class>/<image>, or give a CSV of path,label.",
+        )
+    names = class_names or tuple(found)
+    if unknown := sorted(set(found) - set(names)):
+        raise InputError(
+            f"{str(folder)!r} has classes that training lacks: {', '.join(unknown[:5])}.",
+            hint="Use the same class folders in both.",
+        )
+    paths: list[Path] = []
+    labels: list[int] = []
+    for name in found:
+        good = _good_images(folder / name, root, corrupt)
+        if not good:
+            raise InputError(
+                f"The class folder {str(folder / name)!r} is empty.",
+                why="It holds no readable image.",
+                hint="Add images, or remove the folder.",
+            )
+        paths += good
+        labels += [names.index(name)] * len(good)
+    return ImageSet(
+        class_names=names,
+        ids=tuple(path.relative_to(root).as_posix() for path in paths),
+        labels=np.array(labels, np.int64),
+        open_image=lambda index: open_rgb(paths[index]),
+    )
+
+
+def _good_images(folder: Path, root: Path, corrupt: list[dict[str, str]]) -> list[Path]:
+    good = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and is_image(path):
+            if reason := quick_check(path):
+                corrupt.append({"file": path.relative_to(root).as_posix(), "reason": reason})
+            else:
+                good.append(path)
+    return good

@@ -1,0 +1,33 @@
+"""Drawn stripes of four directions and colours with noise: for trying things out without any data."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from optkit.data.base import ImageSet, Listing
+from optkit.data.config import DataConfig
+
+CLASSES = ("horizontal", "vertical", "rising", "falling")
+COUNT, SIZE = 400, 32
+
+
+def _draw(index: int) -> Image.Image:
+    rng = np.random.default_rng(index)
+    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    direction = (y, x, x + y, x - y)[index % len(CLASSES)]
+    wave = np.sin(2 * np.pi * (rng.uniform(2, 5) * direction + rng.random()))
+    colours = rng.uniform(0, 255, (2, 3))
+    pixels = np.where(wave[..., None] > 0, colours[0], colours[1]) + rng.normal(0, 30, (SIZE, SIZE, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def load(path: str, config: DataConfig) -> Listing:
+    """400 images, the same ones every time."""
+    images = ImageSet(
+        class_names=CLASSES,
+        ids=tuple(f"stripes-{index:03d}" for index in range(COUNT)),
+        labels=np.arange(COUNT, dtype=np.int64) % len(CLASSES),
+        open_image=_draw,
+    )
+    return Listing(train=images, native_size=SIZE, flip=False)

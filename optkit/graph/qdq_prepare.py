@@ -1,0 +1,121 @@
+"""Bring any ONNX classifier into the form that Q/DQ placement works on."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+from optkit.core.errors import InputError
+from optkit.graph.qdq_view import GraphView, attribute
+
+MIN_OPSET = 13  # the first with per-channel QuantizeLinear
+QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"})
+
+
+def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that computes the same with BatchNormalization folded, constants folded and every node named.
+
+    Global ReduceMean becomes GlobalAveragePool, which runtimes have in INT8, and every Conv says its
+    kernel_shape. Metadata and names of input and output stay. InputError for a quantised or FP16 file.
+    """
+    _refuse(model)
+    prepared = _fold(_raise_opset(model))
+    _use_global_pooling(prepared)
+    used: set[str] = set()
+    for index, node in enumerate(prepared.graph.node):
+        if not node.name or node.name in used:
+            node.name = f"{node.op_type}_{index}"
+        used.add(node.name)
+    view = GraphView(prepared)
+    for node in view.nodes:
+        if node.op_type == "Conv" and view.weight_axis(node) == 0 and not attribute(node, "kernel_shape", ()):
+            node.attribute.append(helper.make_attribute("kernel_shape", view.conv_shape(node).kernel))
+    return prepared
+
+
+def _refuse(model: onnx.ModelProto) -> None:
+    ops = {node.op_type for node in model.graph.node}
+    if found := sorted(ops & QUANTIZED_OPS):
+        raise InputError("The ONNX file is quantised already.", why=f"It holds {', '.join(found)}.",
+                         hint="Quantise the FP32 file that it was made from.")
+    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    if any(tensor.data_type in half for tensor in model.graph.initializer):
+        raise InputError("The ONNX file is in 16-bit floating point.", why="INT8 ranges are taken from FP32.",
+                         hint="Quantise the FP32 file that it was made from.")
+
+
+def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset >= MIN_OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, MIN_OPSET)
+    except (RuntimeError, onnx.checker.ValidationError) as error:
+        raise InputError(f"The ONNX file has opset {opset} and cannot be raised to {MIN_OPSET}.",
+                         why=str(error).strip().splitlines()[0],
+                         hint=f"Export it again with opset {MIN_OPSET} or newer.") from None
+
+
+def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
+    """ONNX Runtime's basic optimisations: they stay within standard ONNX operators."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+        onnx.save(model, before)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(after)
+        try:
+            onnxruntime.InferenceSession(before, options, providers=["CPUExecutionProvider"])
+        except onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException as error:
+            raise InputError("ONNX Runtime does not accept the ONNX file.",
+                             why=str(error).strip().splitlines()[0],
+                             hint="Export it again from the checkpoint.") from None
+        folded = onnx.load(after)
+    used = {node.domain for node in folded.graph.node} | {""}
+    kept = [entry for entry in folded.opset_import if entry.domain in used]
+    del folded.opset_import[:]
+    folded.opset_import.extend(kept)
+    del folded.metadata_props[:]
+    folded.metadata_props.extend(model.metadata_props)
+    return folded
+
+
+def _use_global_pooling(model: onnx.ModelProto) -> None:
+    """ReduceMean over height and width → GlobalAveragePool, followed by Flatten when it drops the axes."""
+    view = GraphView(model)
+    ranks = _ranks(model)
+    nodes = []
+    for node in view.nodes:
+        axes = attribute(node, "axes", None)
+        if axes is None and len(node.input) > 1:
+            value = view.constant(node.input[1])
+            axes = None if value is None else value.ravel().tolist()
+        spatial = axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
+        if node.op_type != "ReduceMean" or not spatial or ranks.get(node.input[0]) != 4:
+            nodes.append(node)
+        elif attribute(node, "keepdims", 1):
+            nodes.append(helper.make_node("GlobalAveragePool", node.input[:1], node.output, node.name))
+        else:
+            pooled = f"{node.output[0]}.pooled"
+            nodes.append(helper.make_node("GlobalAveragePool", node.input[:1], [pooled], node.name))
+            nodes.append(helper.make_node("Flatten", [pooled], node.output, f"{node.name}.flatten", axis=1))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = [*inferred.value_info, *inferred.input, *inferred.output]
+    return {value.name: len(value.type.tensor_type.shape.dim) for value in values
+            if value.type.tensor_type.HasField("shape")}
+
+
+def parameter_count(model: onnx.ModelProto) -> int:
+    """Elements of the FP32 initializers."""
+    return sum(numpy_helper.to_array(tensor).size for tensor in model.graph.initializer
+               if tensor.data_type == onnx.TensorProto.FLOAT)

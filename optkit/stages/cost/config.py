@@ -1,0 +1,27 @@
+"""Options of `cost`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from optkit.core.config import Input, StageConfig
+from optkit.core.types import Format
+
+
+class Config(StageConfig):
+    """MACs and parameters, in total and layer by layer, of a model or of an architecture."""
+
+    inputs: ClassVar[tuple[Input, ...]] = (
+        Input("model", (Format.TORCH, Format.ONNX), "the model to count", optional=True),
+    )
+    measures: ClassVar[bool] = True
+
+    arch: str | None = Field(
+        default=None, description="Architecture to count instead: b0, lite0, any timm name."
+    )
+    size: int | None = Field(
+        default=None, ge=16, description="Input size in pixels; default: the model's or architecture's own."
+    )
+    num_classes: int = Field(default=1000, ge=1, description="Classes of the architecture's head.")

@@ -1,0 +1,46 @@
+"""Cost: how much work one image is, counted and not timed."""
+
+from __future__ import annotations
+
+import torch
+
+from optkit.core.errors import UsageError
+from optkit.core.types import Artifact, Context, Format, Output
+from optkit.graph.onnx_file import read_onnx
+from optkit.measure.cost import UNIT, Cost, module_cost, onnx_cost
+from optkit.models.build import build, default_preprocess, rebuild
+from optkit.stages.cost.config import Config
+
+
+def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
+    """Count a model, or an architecture without weights."""
+    models = list(inputs.get("model", {}).values())
+    if bool(models) == (config.arch is not None):
+        raise UsageError("Name one thing to count.", hint="Give a model, or an architecture with --arch.")
+    if models:
+        size = config.size or models[0].spec.preprocess.size
+        name, cost = models[0].spec.arch, _artifact_cost(models[0], size)
+    else:
+        name = str(config.arch)
+        size = config.size or default_preprocess(name).size
+        with torch.device("meta"):
+            cost = module_cost(build(name, config.num_classes).eval(), size)
+    if cost.unknown:
+        context.reporter.warn(f"MACs are a lower bound: no shapes for {', '.join(cost.unknown[:5])}.")
+    return Output(
+        format=Format.RESULT,
+        metrics={**cost.metrics(), "size": size},
+        details={
+            "name": name,
+            "unit": UNIT,
+            "layers": cost.layers,
+            "not_counted": cost.not_counted,
+            "unknown": cost.unknown,
+        },
+    )
+
+
+def _artifact_cost(artifact: Artifact, size: int) -> Cost:
+    if artifact.format == Format.ONNX:
+        return onnx_cost(read_onnx(artifact.file), size)
+    return module_cost(rebuild(artifact.spec).eval(), size)

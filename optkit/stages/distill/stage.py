@@ -1,0 +1,81 @@
+"""Distillation."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from optkit.core import discover
+from optkit.core.progress import Reporter
+from optkit.core.types import Artifact, Context, Format, ModelSpec, Output
+from optkit.data.base import Dataset
+from optkit.data.load import check_classes, load_data
+from optkit.data.loading import batches
+from optkit.data.training import training_data
+from optkit.measure.cost import module_cost
+from optkit.models.build import default_preprocess
+from optkit.models.checkpoint import load_module, save_checkpoint
+from optkit.models.weights import pretrained
+from optkit.stages.distill.config import LOSSES, Config
+from optkit.train.freezing import unfreeze
+from optkit.train.loop import Phase, make_fabric
+from optkit.train.objectives import distillation
+from optkit.train.trainer import Trainer
+
+
+def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
+    """A given student goes on learning; a new one first gets a head, as in fine-tuning."""
+    reporter, options = context.reporter, config.train
+    data = load_data(config.data, reporter)
+    teacher = next(iter(inputs["teacher"].values()))
+    check_classes(teacher.spec.class_names, data)
+    given = next(iter(inputs["student"].values()), None)
+    spec = given.spec if given else _student_spec(config, data)
+    check_classes(spec.class_names, data)
+    fabric = make_fabric(options, spec.preprocess.size, config.seed)
+    module, origin = _student(config, given, spec, reporter)
+    images = partial(
+        batches, preprocess=spec.preprocess, batch_size=2 * options.batch_size, reporter=reporter
+    )
+    trainer = Trainer(module, options, fabric, partial(images, data.val), len(data.val), reporter)
+    if given is None and origin != "scratch":
+        trainer.fit_head(images(data.train), len(data.train), config.head_epochs)
+    unfreeze(module, "all" if origin == "scratch" else options.unfreeze)
+    training = training_data(data, [spec.preprocess, teacher.spec.preprocess], options.batch_size,
+                             options.crop, config.seed, options.workers)
+    loss = discover.load(LOSSES, config.loss, "distillation loss").loss
+    teacher_module = load_module(teacher).to(fabric.device)
+    objective = distillation(teacher_module, loss, config.distill_weight, config.temperature, fabric.autocast)
+    trainer.fit(Phase("distill", options.epochs, options.lr, training.steps, training.epoch, objective))
+    metrics = trainer.finish()
+    training.report_skipped(reporter)
+    cost = module_cost(module, spec.preprocess.size)
+    save_checkpoint(module, spec, context.workdir / Format.TORCH.filename)
+    return Output(
+        format=Format.TORCH,
+        spec=spec,
+        metrics=metrics | {"macs": cost.macs, "params": cost.params},
+        history=trainer.history,
+        details={"data": data.summary(), "weights": origin, "teacher": teacher.spec.arch},
+    )
+
+
+def _student_spec(config: Config, data: Dataset) -> ModelSpec:
+    own = default_preprocess(config.arch)
+    size = config.size or min(own.size, data.listing.native_size or own.size)
+    return ModelSpec(
+        arch=config.arch,
+        num_classes=len(data.class_names),
+        class_names=data.class_names,
+        preprocess=own.model_copy(update={"size": size}),
+        trained_on=data.digest,
+    )
+
+
+def _student(
+    config: Config, given: Artifact | None, spec: ModelSpec, reporter: Reporter
+) -> tuple[nn.Module, str]:
+    if given is not None:
+        return load_module(given), "artifact"
+    return pretrained(config.arch, spec.num_classes, config.weights, reporter)

@@ -1,0 +1,60 @@
+"""Evaluate: accuracy of one model in one runtime."""
+
+from __future__ import annotations
+
+from optkit.core.progress import Reporter
+from optkit.core.types import Artifact, Context, Format, Output
+from optkit.data.base import Dataset, ImageSet
+from optkit.data.load import load_data
+from optkit.data.loading import batches
+from optkit.measure.accuracy import Accuracy, map_classes, measure_accuracy
+from optkit.models.checkpoint import load_module
+from optkit.runtimes.base import Session, SessionOptions, any_batch, open_artifact
+from optkit.stages.evaluate.config import Config
+
+BATCH = 32
+
+
+def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
+    """Run every image of the split through the model."""
+    (artifact,) = inputs["model"].values()
+    options = SessionOptions(load_module=load_module, threads=config.threads)
+    session = open_artifact(artifact, config.runtime, options)
+    try:
+        data = load_data(config.data, context.reporter)
+        images = _images(data, config.split, artifact)
+        accuracy = _measure(session, artifact, images, context.reporter)
+    finally:
+        session.close()
+    unread = sorted(set(range(len(images))) - set(accuracy.indices))
+    return Output(
+        format=Format.RESULT,
+        metrics=accuracy.metrics(),
+        details={
+            "class_names": list(artifact.spec.class_names),
+            "per_class": accuracy.per_class,
+            "confusion": accuracy.confusion,
+            "files": [images.ids[index] for index in accuracy.indices],
+            "labels": accuracy.labels,
+            "predictions": accuracy.predictions,
+            "skipped": [
+                *data.listing.corrupt,
+                *({"file": images.ids[i], "reason": "corrupt"} for i in unread),
+            ],
+            "facts": session.facts,
+        },
+    )
+
+
+def _images(data: Dataset, split: str, artifact: Artifact) -> ImageSet:
+    return data.train if split == "train" else data.evaluation_images({artifact.spec.trained_on})
+
+
+def _measure(session: Session, artifact: Artifact, images: ImageSet, reporter: Reporter) -> Accuracy:
+    spec = artifact.spec
+    mapping = map_classes(images.class_names, spec.class_names)
+    if mapping.by == "order":
+        reporter.warn("The model does not name its classes: they are taken in the order of the data's.")
+    pixels = batches(images, spec.preprocess, BATCH, reporter)
+    with reporter.track("Evaluating", len(images)) as task:
+        return measure_accuracy(any_batch(session), pixels, spec.class_names, mapping, task.advance)

@@ -1,0 +1,1 @@
+"""Pruning criteria, one file each: `importance() -> torch_pruning importance` and `NEEDS_GRADIENTS`."""

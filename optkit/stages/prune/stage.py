@@ -1,0 +1,124 @@
+"""Structured pruning with recovery."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from optkit.core import discover
+from optkit.core.progress import Reporter
+from optkit.core.types import Artifact, Context, Format, Output
+from optkit.data.load import check_classes, load_data
+from optkit.data.loading import Batch, batches, calibration_subset
+from optkit.data.training import training_data
+from optkit.measure.cost import module_cost
+from optkit.models.build import build
+from optkit.models.checkpoint import load_module, save_checkpoint
+from optkit.models.widths import read_widths
+from optkit.stages.prune.channels import choose_widths, find_groups, remove_channels
+from optkit.stages.prune.config import CRITERIA, Config
+from optkit.train.loop import Phase, make_fabric
+from optkit.train.losses.kl import loss as kl_loss
+from optkit.train.objectives import distillation
+from optkit.train.trainer import Trainer
+
+
+def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
+    """Score, remove, re-estimate batch normalisation, and train with the dense model as the teacher."""
+    reporter, options = context.reporter, config.train
+    source = next(iter(inputs["model"].values()))
+    size = source.spec.preprocess.size
+    data = load_data(config.data, reporter)
+    check_classes(source.spec.class_names, data)
+    images = partial(
+        batches, preprocess=source.spec.preprocess, batch_size=2 * options.batch_size, reporter=reporter
+    )
+    fabric = make_fabric(options, size, config.seed)
+    dense, module = load_module(source), load_module(source)
+    before = module_cost(dense, size)
+    with reporter.track("pruning"):
+        sample = calibration_subset(data.train, config.gradient_images, config.seed)
+        prune(module, images(sample), size, config, reporter)
+    trainer = Trainer(module, options, fabric, partial(images, data.val), len(data.val), reporter)
+    sample = calibration_subset(data.train, config.statistics_images, config.seed)
+    trainer.refresh_statistics(images(sample), len(sample))
+    direct = trainer.finish()
+    training = training_data(
+        data, [source.spec.preprocess], options.batch_size, options.crop, config.seed, options.workers
+    )
+    objective = distillation(
+        dense.to(fabric.device), kl_loss, config.distill_weight, config.temperature, fabric.autocast
+    )
+    trainer.fit(Phase("recover", options.epochs, options.lr, training.steps, training.epoch, objective))
+    metrics = trainer.finish()
+    training.report_skipped(reporter)
+    after = module_cost(module, size)
+    widths = read_widths(module, build(source.spec.arch, source.spec.num_classes))
+    spec = source.spec.model_copy(update={"pruning": widths, "trained_on": data.digest})
+    save_checkpoint(module, spec, context.workdir / Format.TORCH.filename)
+    return Output(
+        format=Format.TORCH,
+        spec=spec,
+        metrics=metrics | {"macs": after.macs, "params": after.params},
+        history=trainer.history,
+        details={
+            "data": data.summary(),
+            "pruning": {
+                "criterion": config.criterion,
+                "macs_before": before.macs,
+                "macs_after": after.macs,
+                "top1_before_recovery": direct["top1"],
+                "layers": _layer_widths(module, widths),
+            },
+        },
+    )
+
+
+def prune(
+    module: nn.Module, images: Iterable[Batch], size: int, config: Config, reporter: Reporter
+) -> None:
+    """Remove channels of `module` in place until `config.ratio` of its multiply-adds is gone."""
+    criterion = discover.load(CRITERIA, config.criterion, "pruning criterion")
+    layer_macs = {layer["name"]: layer["macs"] for layer in module_cost(module, size).layers}
+    module.requires_grad_(True)
+    if criterion.NEEDS_GRADIENTS:
+        accumulate_gradients(module, images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch-pruning warns of every parameter outside known layers
+        graph, groups = find_groups(
+            module, torch.zeros(1, 3, size, size), criterion.importance(), config.scope
+        )
+        saved = choose_widths(groups, layer_macs, config)
+        remove_channels(graph, groups)
+    module.zero_grad(set_to_none=True)
+    if saved < config.ratio:
+        reporter.warn(
+            f"Pruning removed {saved:.0%} of the multiply-adds, not the {config.ratio:.0%} asked for: "
+            f"nothing more may go with round_to={config.round_to}, min_width={config.min_width}, "
+            f"max_layer_ratio={config.max_layer_ratio} and scope={config.scope}."
+        )
+
+
+def accumulate_gradients(module: nn.Module, images: Iterable[Batch]) -> None:
+    """Fill `.grad` with the mean gradient of the cross-entropy over `images`."""
+    module.eval()
+    module.zero_grad(set_to_none=True)
+    for batch in images:
+        logits = module(torch.from_numpy(batch.pixels))
+        F.cross_entropy(logits, torch.from_numpy(batch.labels)).backward()
+
+
+def _layer_widths(module: nn.Module, widths: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
+    """Name and output channels of every narrowed convolution, for the report."""
+    layers = dict(module.named_modules())
+    return [
+        {"name": name, "out_channels": layer.out_channels}
+        for name in widths
+        if isinstance(layer := layers[name], nn.Conv2d)
+    ]

@@ -1,0 +1,72 @@
+"""Q/DQ placement that ONNX Runtime (and OpenVINO) fuse into integer operators.
+
+U8 activations with a zero point, S8 weights per output channel, INT32 biases of scale input · weight: with
+S8 activations or float biases most convolutions stay in floating point between Q and DQ, and the file is
+slower than FP32. On CPUs without VNNI (before 2019) a U8·S8 product pair may saturate.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from optkit.graph.qdq import Grid, QdqPlan
+from optkit.graph.qdq_view import GraphView
+
+# Have a weight; the sum runs in INT32, so this is where the speed comes from.
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+# Have integer kernels, and would otherwise make their neighbours convert to float and back.
+INTEGER = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid"})
+# Move values without changing them: integers pass when both sides share one scale.
+MOVING = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
+# Clip at a constant: rounding to a range that ends there does the same, so Q goes behind it, never before.
+CLIPPING = frozenset({"Relu", "Clip"})
+# x · sigmoid(x) is nearly 0 below: codes spent there are lost. EfficientNet-B0, mse: 12.3 dB without, 17.4 with.
+SILU_FLOOR = -4.0
+
+
+def plan(view: GraphView) -> QdqPlan:
+    """Quantise every operator that has an integer kernel, with Q/DQ round each, so that they touch."""
+    planned = QdqPlan(Grid(symmetric=False), quantize_bias=True)
+    for node in view.nodes:
+        inputs = view.activation_inputs(node)
+        if not inputs:
+            continue
+        if reason := _reason_for_float(view, node):
+            planned.left[node.name] = reason
+            continue
+        if node.op_type in CLIPPING:
+            continue
+        if node.op_type in MOVING and not set(inputs[:1]) <= planned.edges.keys():
+            continue  # what it moves is in float, so it is moved in float
+        planned.nodes.add(node.name)
+        _quantize_around(view, planned, node, inputs)
+    return planned
+
+
+def _reason_for_float(view: GraphView, node: onnx.NodeProto) -> str:
+    if node.op_type in WEIGHTED:
+        return "" if view.weight_axis(node) is not None else "its weights are not constant"
+    if node.op_type in ("Add", "Mul") and len(view.activation_inputs(node)) < 2:
+        return "" if set(node.input) == set(view.activation_inputs(node)) else "one input is constant"
+    if node.op_type in INTEGER | MOVING | CLIPPING:
+        return ""
+    return "ONNX Runtime has no integer kernel for it"
+
+
+def _quantize_around(view: GraphView, planned: QdqPlan, node: onnx.NodeProto, inputs: list[str]) -> None:
+    for tensor in inputs:
+        planned.add_edge(tensor, *view.consumers[tensor])
+    output = node.output[0]
+    reader = view.only_consumer(output)
+    if reader is not None and reader.op_type in CLIPPING and node.op_type not in MOVING:
+        output = reader.output[0]
+    if output in view.outputs or not view.consumers[output]:
+        return  # logits stay in float: they are what accuracy is measured on
+    planned.add_edge(output, *view.consumers[output])
+    if node.op_type in MOVING:
+        planned.same_range[output] = inputs[0]
+    if node.op_type == "Sigmoid":
+        planned.fixed[output] = (0.0, 1.0)
+        readers = view.consumers[inputs[0]]
+        if all(reader is node or view.is_silu(reader) for reader in readers) and len(readers) == 2:
+            planned.floors[planned.range_source(inputs[0])] = SILU_FLOOR

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from optkit.core.errors import InputError
+from optkit.measure.accuracy import map_classes, measure_accuracy, probabilities
+
+NAMES = tuple(f"class {index}" for index in range(8))
+
+
+@dataclass
+class Batch:
+    pixels: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+def in_batches(logits: np.ndarray, labels: np.ndarray, size: int = 7):
+    """The logits travel as pixels, so that the model is the identity."""
+    for start in range(0, len(labels), size):
+        part = slice(start, start + size)
+        yield Batch(logits[part], labels[part], np.arange(len(labels))[part])
+
+
+def measure(logits, labels, names=NAMES, data_names=None):
+    mapping = map_classes(data_names or names, names)
+    return measure_accuracy(lambda x: x, in_batches(logits, labels), names, mapping, lambda n: None)
+
+
+@pytest.fixture
+def answers():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 8, 200)
+    logits = rng.normal(size=(200, 8)).astype(np.float32) * 2
+    logits[np.arange(200), labels] += 4
+    return logits, labels
+
+
+def test_agrees_with_scikit_learn(answers):
+    logits, labels = answers
+    found = measure(logits, labels)
+    guesses = logits.argmax(axis=1)
+    p = probabilities(logits, 8)
+    assert found.n == 200
+    assert found.top1 == pytest.approx(reference.accuracy_score(labels, guesses))
+    assert found.top5 == pytest.approx(reference.top_k_accuracy_score(labels, logits, k=5))
+    assert found.loss == pytest.approx(reference.log_loss(labels, p), abs=1e-5)
+    scores = reference.precision_recall_fscore_support(labels, guesses, average="macro")
+    assert (found.precision, found.recall, found.f1) == pytest.approx(scores[:3])
+    assert found.confusion == reference.confusion_matrix(labels, guesses).tolist()
+    assert found.predictions == guesses.tolist()
+    assert found.labels == labels.tolist()
+    assert found.indices == list(range(200))
+    assert found.top1_interval[0] < found.top1 < found.top1_interval[1]
+    assert 0.5 < found.top1 < 1  # neither trivial
+    json.dumps(found.metrics(), allow_nan=False)
+
+
+def test_calibration_error_of_known_confidence():
+    logits = np.zeros((100, 2), np.float32)
+    logits[:, 0] = np.log(9)  # 90 % sure of class 0
+    labels = np.array([0] * 60 + [1] * 40)
+    assert measure(logits, labels, ("a", "b")).ece == pytest.approx(0.3, abs=1e-5)
+
+
+def test_per_class_names_what_a_class_is_taken_for():
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 2]]
+    found = measure(logits, np.array([0, 0, 0, 1, 2]), ("a", "b", "c"))
+    row = found.per_class[0]
+    assert row["recall"] == pytest.approx(1 / 3)
+    assert (row["n"], row["precision"], row["confused_with"]) == (3, 1.0, "b")
+    assert found.per_class[2]["confused_with"] is None
+    assert found.top5 is None  # of three classes it would say nothing
+
+
+def test_classes_without_images_do_not_count_in_the_means():
+    found = measure(np.eye(8, dtype=np.float32)[[0, 1]] * 5, np.array([0, 1]), data_names=NAMES[:2])
+    assert (found.top1, found.f1) == (1.0, 1.0)
+    assert found.per_class[7]["recall"] is None
+
+
+def test_data_in_another_order_is_matched_by_name():
+    logits = np.eye(3, dtype=np.float32) * 5  # the images show a, b, c
+    found = measure(logits, np.array([1, 2, 0]), ("a", "b", "c"), data_names=("c", "a", "b"))
+    assert found.top1 == 1.0
+    assert found.labels == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "classes", "by"),
+    [
+        (("a", "b"), ("a", "b"), [0, 1], "name"),
+        (("b", "a"), ("a", "b"), [1, 0], "name"),
+        (("b",), ("a", "b", "c"), [1], "name"),
+        (("0", "17"), tuple(f"n{i}" for i in range(20)), [0, 17], "index"),
+        (("cat", "dog"), ("0", "1"), [0, 1], "order"),
+    ],
+)
+def test_mapping(data, model, classes, by):
+    found = map_classes(data, model)
+    assert (found.classes.tolist(), found.by) == (classes, by)
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "named"),
+    [
+        (("cat", "dgo"), ("cat", "dog"), "'dgo'"),
+        (("a", "b", "c"), ("cat", "dog"), "3 classes, the model 2"),
+        (("0", "30"), tuple(f"n{i}" for i in range(20)), "2 classes, the model 20"),
+        (("a", "b", "c"), ("0", "1"), "3 classes, the model 2"),
+    ],
+)
+def test_classes_that_do_not_match_name_both_sides(data, model, named):
+    with pytest.raises(InputError) as caught:
+        map_classes(data, model)
+    text = caught.value.message + caught.value.why
+    assert named in text
+    assert data[0] in text
+    assert model[0] in text
+    assert caught.value.hint
+
+
+def test_softmax_at_the_end_of_a_model_is_undone(answers):
+    logits, labels = answers
+    plain = measure(logits, labels)
+    soft = measure(probabilities(logits, 8).astype(np.float32), labels)
+    assert soft.loss == pytest.approx(plain.loss, rel=1e-3)
+    assert soft.ece == pytest.approx(plain.ece, abs=1e-3)
+
+
+def test_nan_is_an_error_and_not_an_accuracy():
+    logits = np.zeros((3, 8), np.float32)
+    logits[1, 2] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        measure(logits, np.zeros(3, int))
+
+
+def test_other_number_of_classes_is_an_error():
+    with pytest.raises(InputError, match="8 classes"):
+        measure(np.zeros((3, 9), np.float32), np.zeros(3, int))
+
+
+def test_no_images_is_an_error():
+    with pytest.raises(InputError, match="no image"):
+        measure(np.zeros((0, 8), np.float32), np.zeros(0, int))

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from optkit.core.errors import InputError
+from optkit.stages.predict.config import Config
+from optkit.stages.predict.stage import run
+
+
+def predict(context, artifact, images, **options):
+    config = Config(images=str(images), **options)
+    config.check()
+    output = run(config, {"model": {"m": artifact}}, context)
+    json.dumps(output.details, allow_nan=False)
+    return output
+
+
+def test_one_image(context, colour_model, colour_photos):
+    output = predict(context, colour_model(), colour_photos / "val" / "green" / "0.png")
+    (found,) = output.details["predictions"]
+    assert found["file"].endswith("0.png")
+    assert [entry["class"] for entry in found["top"]][0] == "green"
+    assert sum(entry["p"] for entry in found["top"]) == pytest.approx(1)
+    assert [entry["p"] for entry in found["top"]] == sorted((e["p"] for e in found["top"]), reverse=True)
+
+
+def test_a_folder_in_more_than_one_batch(context, colour_model, colour_photos):
+    (colour_photos / "val" / "notes.txt").write_text("not an image")
+    output = predict(context, colour_model(batch=4), colour_photos / "val", top_k=1)
+    found = output.details["predictions"]
+    assert len(found) == 30
+    assert all(entry["top"][0]["class"] in entry["file"] for entry in found)
+    assert all(len(entry["top"]) == 1 for entry in found)
+
+
+def test_a_pattern(context, colour_model, colour_photos):
+    output = predict(context, colour_model(), colour_photos / "val" / "*" / "1.png")
+    assert [entry["top"][0]["class"] for entry in output.details["predictions"]] == ["blue", "green", "red"]
+
+
+def test_corrupt_images_are_listed_with_the_reason(context, colour_model, colour_photos):
+    folder = colour_photos / "val" / "red"
+    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:200])
+    (folder / "4.png").write_bytes(b"")
+    output = predict(context, colour_model(), folder)
+    assert output.metrics == {"n": 8, "skipped": 2}
+    assert {entry["file"][-5:] for entry in output.details["skipped"]} == {"3.png", "4.png"}
+    assert all(entry["reason"] for entry in output.details["skipped"])
+    assert context.reporter.warnings
+
+
+def test_only_corrupt_images_is_an_error(context, colour_model, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"text")
+    with pytest.raises(InputError, match="None of the images"):
+        predict(context, colour_model(), tmp_path / "a.jpg")
+
+
+def test_a_folder_without_images_is_an_error(context, colour_model, tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.txt").write_text("text")
+    with pytest.raises(InputError, match="no image"):
+        predict(context, colour_model(), folder)
+
+
+def test_what_does_not_exist_is_found_before_any_work(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.jpg"):
+        Config(images=str(tmp_path / "nothing.jpg")).check()
+
+
+def test_the_key_follows_the_content(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    before = Config(images=str(path)).canonical()
+    Image.new("RGB", (8, 8), "blue").save(path)
+    assert Config(images=str(path)).canonical() != before
