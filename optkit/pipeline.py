@@ -179,6 +179,9 @@ def run(
             raise InputError(f"{broken!r} in artifact {name!r} is not what its manifest says.",
                              why="The file was changed or damaged after it was written.",
                              hint="Make the artifact again.")
+    for step in plan.steps.values():
+        if not step.done:
+            _check_heavily(step)
     for name, step in plan.steps.items():
         found = None if name in fresh else plan.store.find(step.key)
         if found:
@@ -186,6 +189,13 @@ def run(
         artifacts[name] = found or _run_step(plan, step, artifacts, reporter)
         finished(name, artifacts[name])
     return artifacts
+
+
+def _check_heavily(step: PlannedStep) -> None:
+    """What only the stage's own packages can tell (is there such an architecture?), before the first minute."""
+    check = getattr(importlib.import_module(f"{STAGES}.{step.stage}.stage"), "check", None)
+    if check is not None:
+        check(step.config)
 
 
 def _run_step(
@@ -196,7 +206,7 @@ def _run_step(
     inputs = {
         role: {name: artifacts[name] for name in names} for role, names in step.inputs.items()
     }
-    reporter.info(f"{step.name}: {step.stage}")
+    reporter.info(step.name if step.name == step.stage else f"{step.name}: {step.stage}")
     with plan.store.workdir(step.key) as workdir:
         started = time.monotonic()
         try:

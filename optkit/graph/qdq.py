@@ -109,7 +109,9 @@ class _Inserter:
         self.graph, self.plan = model.graph, plan
         self.view = GraphView(model)
         known = {**ranges, **plan.fixed}
-        known.update({name: (max(known[name][0], floor), known[name][1]) for name, floor in plan.floors.items()})
+        known.update(
+            {name: (max(known[name][0], floor), known[name][1]) for name, floor in plan.floors.items()}
+        )
         self.scales = {name: plan.grid.scale(*known[plan.range_source(name)]) for name in plan.edges}
         self.before: dict[str, list[onnx.NodeProto]] = {}  # new nodes in front of the node of this name
 
@@ -164,7 +166,12 @@ class _Inserter:
             node.input[2] = self._decoded(node, "bias", codes, bias_scales, 0)
 
     def _decoded(
-        self, node: onnx.NodeProto, role: str, codes: NDArray[np.integer], scales: NDArray[np.float32], axis: int
+        self,
+        node: onnx.NodeProto,
+        role: str,
+        codes: NDArray[np.integer],
+        scales: NDArray[np.float32],
+        axis: int,
     ) -> str:
         name = f"{node.name}.{role}"
         names = [
@@ -172,7 +179,9 @@ class _Inserter:
             self._constant(f"{name}.scale", scales),
             self._constant(f"{name}.zero_point", np.zeros(scales.shape, codes.dtype)),
         ]
-        decode = helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], f"{name}.dequantize", axis=axis)
+        decode = helper.make_node(
+            "DequantizeLinear", names, [f"{name}.dequantized"], f"{name}.dequantize", axis=axis
+        )
         self.before.setdefault(node.name, []).append(decode)
         return decode.output[0]
 

@@ -13,7 +13,9 @@ from optkit.core.errors import InputError
 from optkit.graph.qdq_view import GraphView, attribute
 
 MIN_OPSET = 13  # the first with per-channel QuantizeLinear
-QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"})
+QUANTIZED_OPS = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
+)
 
 
 def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -40,12 +42,18 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
 def _refuse(model: onnx.ModelProto) -> None:
     ops = {node.op_type for node in model.graph.node}
     if found := sorted(ops & QUANTIZED_OPS):
-        raise InputError("The ONNX file is quantised already.", why=f"It holds {', '.join(found)}.",
-                         hint="Quantise the FP32 file that it was made from.")
+        raise InputError(
+            "The ONNX file is quantised already.",
+            why=f"It holds {', '.join(found)}.",
+            hint="Quantise the FP32 file that it was made from.",
+        )
     half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
     if any(tensor.data_type in half for tensor in model.graph.initializer):
-        raise InputError("The ONNX file is in 16-bit floating point.", why="INT8 ranges are taken from FP32.",
-                         hint="Quantise the FP32 file that it was made from.")
+        raise InputError(
+            "The ONNX file is in 16-bit floating point.",
+            why="INT8 ranges are taken from FP32.",
+            hint="Quantise the FP32 file that it was made from.",
+        )
 
 
 def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -55,9 +63,11 @@ def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return onnx.version_converter.convert_version(model, MIN_OPSET)
     except (RuntimeError, onnx.checker.ValidationError) as error:
-        raise InputError(f"The ONNX file has opset {opset} and cannot be raised to {MIN_OPSET}.",
-                         why=str(error).strip().splitlines()[0],
-                         hint=f"Export it again with opset {MIN_OPSET} or newer.") from None
+        raise InputError(
+            f"The ONNX file has opset {opset} and cannot be raised to {MIN_OPSET}.",
+            why=str(error).strip().splitlines()[0],
+            hint=f"Export it again with opset {MIN_OPSET} or newer.",
+        ) from None
 
 
 def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -72,9 +82,11 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             onnxruntime.InferenceSession(before, options, providers=["CPUExecutionProvider"])
         except onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException as error:
-            raise InputError("ONNX Runtime does not accept the ONNX file.",
-                             why=str(error).strip().splitlines()[0],
-                             hint="Export it again from the checkpoint.") from None
+            raise InputError(
+                "ONNX Runtime does not accept the ONNX file.",
+                why=str(error).strip().splitlines()[0],
+                hint="Export it again from the checkpoint.",
+            ) from None
         folded = onnx.load(after)
     used = {node.domain for node in folded.graph.node} | {""}
     kept = [entry for entry in folded.opset_import if entry.domain in used]
@@ -111,11 +123,17 @@ def _use_global_pooling(model: onnx.ModelProto) -> None:
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = [*inferred.value_info, *inferred.input, *inferred.output]
-    return {value.name: len(value.type.tensor_type.shape.dim) for value in values
-            if value.type.tensor_type.HasField("shape")}
+    return {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in values
+        if value.type.tensor_type.HasField("shape")
+    }
 
 
 def parameter_count(model: onnx.ModelProto) -> int:
     """Elements of the FP32 initializers."""
-    return sum(numpy_helper.to_array(tensor).size for tensor in model.graph.initializer
-               if tensor.data_type == onnx.TensorProto.FLOAT)
+    return sum(
+        numpy_helper.to_array(tensor).size
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+    )

@@ -11,6 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+# What SiLU and HardSwish multiply their input with.
+GATES = frozenset({"Sigmoid", "HardSigmoid"})
+# Their results have ends of their own, so they hold no outliers.
+BOUNDED_OPS = frozenset({"Clip", "Sigmoid", "HardSigmoid", "Softmax", "Tanh"})
 # Their results describe shapes, not images, whatever arithmetic follows.
 SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
 
@@ -79,15 +83,19 @@ class GraphView:
         groups = attribute(node, "group", 1)
         return ConvShape(inputs * groups, outputs, groups, tuple(kernel))
 
-    def is_silu(self, node: onnx.NodeProto) -> bool:
-        """Whether `node` is the Mul of x · sigmoid(x)."""
+    def gated_by_itself(self, node: onnx.NodeProto) -> str | None:
+        """The x of a Mul that computes SiLU, x · sigmoid(x), or HardSwish, x · hardsigmoid(x)."""
         if node.op_type != "Mul":
-            return False
+            return None
         for gate, other in (tuple(node.input), tuple(node.input)[::-1]):
             maker = self.producer.get(gate)
-            if maker is not None and maker.op_type == "Sigmoid" and maker.input[0] == other:
-                return True
-        return False
+            if maker is not None and maker.op_type in GATES and maker.input[0] == other:
+                return other
+        return None
+
+    def is_bounded(self, name: str) -> bool:
+        """Whether the operator that makes `name` bounds its values."""
+        return name in self.producer and self.producer[name].op_type in BOUNDED_OPS
 
     def weight_axis(self, node: onnx.NodeProto) -> int | None:
         """Axis of output channels of a constant FP32 weight of Conv, Gemm or MatMul; None without one."""

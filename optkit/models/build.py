@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+
 import timm
 import torch
 from torch import nn
 
-from optkit.core.errors import UsageError, closest
+from optkit.core.errors import UsageError
 from optkit.core.types import ModelSpec, Preprocess
 from optkit.models.names import ALIASES, timm_name
 from optkit.models.widths import apply_widths
@@ -14,14 +16,13 @@ from optkit.models.widths import apply_widths
 
 def check_arch(arch: str) -> None:
     """UsageError, with the nearest name, for an architecture that neither optkit nor timm knows."""
-    name = timm_name(arch).split(".")[0]
-    if not timm.is_model(name):
-        raise UsageError(
-            f"Unknown architecture {arch!r}.",
-            hint=closest(arch, [*ALIASES, *timm.list_models()])
-            if len(arch) > 2
-            else "Known: " + ", ".join(ALIASES) + " and every timm model.",
-        )
+    if timm.is_model(timm_name(arch).split(".")[0]):
+        return
+    near = difflib.get_close_matches(arch, [*ALIASES, *timm.list_models()], n=3, cutoff=0.7)
+    raise UsageError(
+        f"Unknown architecture {arch!r}.",
+        hint=f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(ALIASES)}, and every timm name.",
+    )
 
 
 def build(arch: str, num_classes: int) -> nn.Module:

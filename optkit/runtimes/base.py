@@ -114,7 +114,7 @@ def _instead(artifact: Artifact) -> str:
         return "`optkit doctor` says what this machine has."
     sibling = artifact.path / Format.ONNX.filename
     found = sibling if sibling.is_file() else "THE_ONNX_FILE_IT_WAS_BUILT_FROM"
-    return f"Here, bench its ONNX file instead: optkit bench {found}"
+    return f"Its ONNX file runs here: optkit bench {found}"
 
 
 def any_batch(session: Session) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from optkit.core.errors import OptkitError
+from optkit.core.errors import MissingError, OptkitError
 from optkit.core.types import Artifact, Measurement
 from optkit.measure.accuracy import Accuracy
 from optkit.runtimes.base import Session
@@ -49,5 +49,7 @@ class Candidate:
 
 
 def reason(error: OptkitError) -> str:
-    """An error as one line."""
+    """An error as one line: of what the machine lacks the cause alone, as the row says what the model is."""
+    if isinstance(error, MissingError) and error.why:
+        return error.why
     return " ".join(filter(None, (error.message, error.why)))

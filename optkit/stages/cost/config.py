@@ -14,7 +14,7 @@ class Config(StageConfig):
     """MACs and parameters, in total and layer by layer, of a model or of an architecture."""
 
     inputs: ClassVar[tuple[Input, ...]] = (
-        Input("model", (Format.TORCH, Format.ONNX), "the model to count", optional=True),
+        Input("model", (Format.TORCH, Format.ONNX), "the model to count, or an architecture", optional=True),
     )
     measures: ClassVar[bool] = True
 

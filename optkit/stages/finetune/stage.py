@@ -9,7 +9,7 @@ from optkit.data.load import load_data
 from optkit.data.loading import batches
 from optkit.data.training import training_data
 from optkit.measure.cost import module_cost
-from optkit.models.build import default_preprocess
+from optkit.models.build import check_arch, default_preprocess
 from optkit.models.checkpoint import save_checkpoint
 from optkit.models.weights import pretrained
 from optkit.stages.finetune.config import Config
@@ -17,6 +17,11 @@ from optkit.train.freezing import unfreeze
 from optkit.train.loop import Phase, make_fabric
 from optkit.train.objectives import classification
 from optkit.train.trainer import Trainer
+
+
+def check(config: Config) -> None:
+    """The architecture exists."""
+    check_arch(config.arch)
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
@@ -52,7 +57,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     return Output(
         format=Format.TORCH,
         spec=spec,
-        metrics=metrics | {"macs": cost.macs, "params": cost.params},
+        metrics=metrics | cost.metrics(),
         history=trainer.history,
         details={"data": data.summary(), "weights": origin},
     )

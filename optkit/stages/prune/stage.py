@@ -65,7 +65,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     return Output(
         format=Format.TORCH,
         spec=spec,
-        metrics=metrics | {"macs": after.macs, "params": after.params},
+        metrics=metrics | after.metrics(),
         history=trainer.history,
         details={
             "data": data.summary(),

@@ -23,16 +23,21 @@ class Config(StageConfig):
         Input("model", (Format.ONNX,), "The FP32 ONNX classifier to quantise"),
     )
 
-    data: DataConfig = Field(default=DataConfig(), description="Calibration images: a sample of its training images.")
+    data: DataConfig = Field(
+        default=DataConfig(), description="Calibration images: a sample of its training images."
+    )
     target: str = Field(default="onnxruntime", description="Runtime that the file is made for (optkit list).")
-    calibrator: str = Field(default="mse", description="How ranges are chosen (optkit list).")
+    calibrator: str = Field(default="entropy", description="How ranges are chosen (optkit list).")
     calibration_images: int = Field(default=300, gt=0, description="Number of calibration images.")
     calibration_batch: int = Field(default=8, gt=0, description="Images run at once while calibrating.")
 
     def check(self) -> None:
         """Target and calibrator exist, and ONNX Runtime is installed."""
         super().check()
-        for kind, package, name in (("target", PLACEMENTS, self.target), ("calibrator", CALIBRATORS, self.calibrator)):
+        for kind, package, name in (
+            ("target", PLACEMENTS, self.target),
+            ("calibrator", CALIBRATORS, self.calibrator),
+        ):
             known = discover.names(package)
             if name not in known:
                 raise UsageError(f"Unknown {kind} {name!r}.", hint=closest(name, known))

@@ -57,7 +57,9 @@ def observe(
         if counting is not None:
             counting.result()
     if not seen:
-        raise InputError("There is no image to calibrate with.", hint="Check --data: its training images are used.")
+        raise InputError(
+            "There is no image to calibrate with.", hint="Check --data: its training images are used."
+        )
     return observed
 
 
@@ -67,14 +69,18 @@ def _pad(pixels: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:
     return np.concatenate([pixels, np.repeat(pixels[-1:], missing, 0)]) if missing else pixels
 
 
-def _count(observed: dict[str, Observed], results: list[NDArray[np.float32]], count: int, histograms: bool) -> None:
-    each = 3 if histograms else 2
+def _count(
+    observed: dict[str, Observed], results: list[NDArray[np.float32]], count: int, histograms: bool
+) -> None:
+    each = 4 if histograms else 3
     for index, (name, entry) in enumerate(observed.items()):
-        low, high, *sample = (value[:count] for value in results[index * each : (index + 1) * each])
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise InputError(f"The activation {name!r} is not finite on a calibration image.",
-                             why="The FP32 network overflows or holds NaN.",
-                             hint="Mend the network first: `optkit evaluate` shows whether it works at all.")
+        total, low, high, *sample = (value[:count] for value in results[index * each : (index + 1) * each])
+        if not np.isfinite(total).all():  # minimum and maximum pass over NaN
+            raise InputError(
+                f"The activation {name!r} is not finite on a calibration image.",
+                why="The FP32 network overflows or holds NaN.",
+                hint="Mend the network first: `optkit evaluate` shows whether it works at all.",
+            )
         entry.low, entry.high = min(entry.low, float(low.min())), max(entry.high, float(high.max()))
         if sample:
             entry.histogram.add(sample[0].ravel())
@@ -83,10 +89,14 @@ def _count(observed: dict[str, Observed], results: list[NDArray[np.float32]], co
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
-def _replace_outputs(model: onnx.ModelProto, nodes: list[onnx.NodeProto], outputs: dict[str, int]) -> onnx.ModelProto:
+def _replace_outputs(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], outputs: dict[str, int]
+) -> onnx.ModelProto:
     """A copy with `nodes` appended, whose outputs are `outputs` (name → element type)."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -102,25 +112,30 @@ def _sizes(
 ) -> dict[str, int]:
     """Elements of every tensor for one image; measured, as a graph with dynamic shapes does not tell."""
     nodes = [helper.make_node("Size", [name], [f"{name}.size"]) for name in tensors]
-    probe = _session(_replace_outputs(model, nodes, {node.output[0]: onnx.TensorProto.INT64 for node in nodes}))
+    probe = _session(
+        _replace_outputs(model, nodes, {node.output[0]: onnx.TensorProto.INT64 for node in nodes})
+    )
     results = probe.run(None, {io.input_name: pixels})
     return {name: int(size) // len(pixels) for name, size in zip(tensors, results, strict=True)}
 
 
 def _with_observers(model: onnx.ModelProto, tensors: list[str], sizes: dict[str, int]) -> onnx.ModelProto:
-    """Outputs per tensor: (batch,) minimum, (batch,) maximum and, with `sizes`, a (batch, samples) sample."""
+    """Outputs per tensor: (batch,) sum, minimum and maximum and, with `sizes`, a (batch, samples) sample."""
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     nodes, outputs, constants = [], {}, {"observe.one": [1]}
     for name in tensors:
         flat = f"{name}.flat"
         nodes.append(helper.make_node("Flatten", [name], [flat], axis=1))
-        for op in ("ReduceMin", "ReduceMax"):
-            inputs, attributes = ([flat, "observe.one"], {}) if opset >= 18 else ([flat], {"axes": [1]})
+        for op in ("ReduceSum", "ReduceMin", "ReduceMax"):
+            as_input = opset >= 18 or op == "ReduceSum"
+            inputs, attributes = ([flat, "observe.one"], {}) if as_input else ([flat], {"axes": [1]})
             nodes.append(helper.make_node(op, inputs, [f"{name}.{op}"], keepdims=0, **attributes))
             outputs[f"{name}.{op}"] = onnx.TensorProto.FLOAT
         if sizes:
             step = _step(sizes[name])
-            constants.update({f"observe.step{step}": [step], "observe.start": [0], "observe.end": [2**31 - 1]})
+            constants.update(
+                {f"observe.step{step}": [step], "observe.start": [0], "observe.end": [2**31 - 1]}
+            )
             inputs = [flat, "observe.start", "observe.end", "observe.one", f"observe.step{step}"]
             nodes.append(helper.make_node("Slice", inputs, [f"{name}.sample"]))
             outputs[f"{name}.sample"] = onnx.TensorProto.FLOAT

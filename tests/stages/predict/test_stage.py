@@ -22,7 +22,7 @@ def test_one_image(context, colour_model, colour_photos):
     output = predict(context, colour_model(), colour_photos / "val" / "green" / "0.png")
     (found,) = output.details["predictions"]
     assert found["file"].endswith("0.png")
-    assert [entry["class"] for entry in found["top"]][0] == "green"
+    assert found["top"][0]["class"] == "green"
     assert sum(entry["p"] for entry in found["top"]) == pytest.approx(1)
     assert [entry["p"] for entry in found["top"]] == sorted((e["p"] for e in found["top"]), reverse=True)
 

@@ -29,7 +29,9 @@ def find_range(observed: Observed, grid: Grid) -> tuple[float, float]:
     candidates = range(levels, BINS + 1, STRIDE)
     best = min(candidates, key=lambda bins: (divergence(counts, bins, levels), -bins))
     # The last candidate means that nothing is to be clipped.
-    return observed.cut(observed.magnitude * (best + 0.5) / BINS if best != candidates[-1] else observed.magnitude)
+    return observed.cut(
+        observed.magnitude * (best + 0.5) / BINS if best != candidates[-1] else observed.magnitude
+    )
 
 
 def _rebin(observed: Observed) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ def find_range(observed: Observed, grid: Grid) -> tuple[float, float]:
     edges = np.linspace(-histogram.limit, histogram.limit, len(histogram.counts) + 1)
     low = float(edges[_position(histogram.counts, OUTSIDE / 2)])
     high = float(edges[_position(histogram.counts, 1 - OUTSIDE / 2) + 1])
-    return max(observed.low, low), min(observed.high, high)
+    return max(observed.low, min(low, 0.0)), min(observed.high, max(high, 0.0))
 
 
 def _position(counts: np.ndarray, share: float) -> int:

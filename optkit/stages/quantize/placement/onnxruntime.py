@@ -29,8 +29,8 @@ def plan(view: GraphView) -> QdqPlan:
     planned = QdqPlan(Grid(symmetric=False), quantize_bias=True)
     for node in view.nodes:
         inputs = view.activation_inputs(node)
-        if not inputs:
-            continue
+        if not inputs or node.output[0] not in view.activations:
+            continue  # constants and arithmetic on shapes
         if reason := _reason_for_float(view, node):
             planned.left[node.name] = reason
             continue
@@ -68,5 +68,5 @@ def _quantize_around(view: GraphView, planned: QdqPlan, node: onnx.NodeProto, in
     if node.op_type == "Sigmoid":
         planned.fixed[output] = (0.0, 1.0)
         readers = view.consumers[inputs[0]]
-        if all(reader is node or view.is_silu(reader) for reader in readers) and len(readers) == 2:
+        if all(reader is node or view.gated_by_itself(reader) for reader in readers) and len(readers) == 2:
             planned.floors[planned.range_source(inputs[0])] = SILU_FLOOR

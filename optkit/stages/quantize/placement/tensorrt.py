@@ -11,7 +11,7 @@ from __future__ import annotations
 import onnx
 
 from optkit.graph.qdq import Grid, QdqPlan
-from optkit.graph.qdq_view import ConvShape, GraphView
+from optkit.graph.qdq_view import GATES, ConvShape, GraphView
 
 # Pass a convolution's result on inside its fused kernel.
 POINTWISE = frozenset({"Relu", "Clip", "BatchNormalization", "HardSwish", "Identity"})
@@ -75,20 +75,25 @@ def _is_pooled(view: GraphView, tensor: str) -> bool:
         seen.add(maker.name)
         if maker.op_type == "GlobalAveragePool":
             return True
-        one_map = maker.op_type in POINTWISE | {"Sigmoid", "HardSigmoid"} or view.is_silu(maker)
+        one_map = maker.op_type in POINTWISE | GATES or view.gated_by_itself(maker)
         if one_map or (maker.op_type == "Conv" and set(view.conv_shape(maker).kernel) == {1}):
             waiting.extend(view.activation_inputs(maker))
     return False
 
 
 def _from_conv(view: GraphView, tensor: str) -> bool:
-    """Whether `tensor` is a convolution's result, pointwise work included, that only one node reads."""
-    while (maker := view.producer.get(tensor)) is not None and view.only_consumer(tensor) is not None:
+    """Whether only pointwise work (SiLU and HardSwish included) lies between a convolution and `tensor`."""
+    if view.only_consumer(tensor) is None:
+        return False
+    while (maker := view.producer.get(tensor)) is not None:
         if maker.op_type == "Conv":
             return True
-        if maker.op_type not in POINTWISE:
+        gated = view.gated_by_itself(maker)
+        if not gated and maker.op_type not in POINTWISE:
             return False
-        tensor = maker.input[0]
+        tensor = gated or maker.input[0]
+        if len(view.consumers[tensor]) != (2 if gated else 1):
+            return False
     return False
 
 

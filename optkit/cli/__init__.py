@@ -1,0 +1,95 @@
+"""The command line. Every module here without an underscore is a command; its file name is its name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+import warnings
+
+import typer
+
+from optkit.cli import _console
+from optkit.core import discover, errors
+
+HELP = """From a fine-tuned image classifier to the fastest engine within an accuracy budget, with proof.
+
+Start with `optkit run recipes/quickstart.yaml`, or with `optkit finetune --data photos/` on your own images.
+
+Exit codes: 0 done; 1 done, and outside the budget; 2 an option, recipe or name that is wrong; 3 something
+the machine lacks; 4 a file or folder that is absent or broken; 70 a bug; 130 interrupted.
+"""
+
+
+# typer carries a click of its own, or uses the installed one: this is `ClickException` of whichever it is.
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+TRIPLES = ("--mean", "--std")
+
+
+def commands() -> list[str]:
+    """Names of the commands, as the folder lists them."""
+    return [name for name in discover.names(__name__) if not name.startswith("_")]
+
+
+def build_app() -> typer.Typer:
+    """The application with all its commands; imports nothing heavy."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown", add_completion=False,
+                      context_settings={"help_option_names": ["-h", "--help"]})
+    app.callback()(_version)
+    for name in commands():
+        app.command(name)(importlib.import_module(f"{__name__}.{name}").command)
+    return app
+
+
+def _version(
+    version: bool = typer.Option(False, "--version", help="Show the version.", is_eager=True),
+) -> None:
+    if version:
+        from optkit import __version__
+
+        _console.out.print(f"optkit {__version__}", highlight=False)
+        raise typer.Exit
+
+
+
+
+
+def main() -> None:
+    """Entry point: errors become texts and exit codes here, and nowhere else."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # third parties warn of things no user can change
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    try:
+        result = build_app()(_split_triples(arguments), standalone_mode=False)
+    except errors.OptkitError as error:
+        _console.print_error(error, as_json)
+        return error.exit_code
+    except CommandLineError as error:
+        message = error.format_message()  # type: ignore[attr-defined]
+        if not message:  # no arguments at all: the help is already shown
+            return errors.EXIT_USAGE
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else "optkit"
+        _console.print_error(errors.UsageError(message, hint=f"See `{where} --help`."), as_json)
+        return errors.EXIT_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        _console.err.print("interrupted; finished steps are kept, start the command again to go on")
+        return errors.EXIT_INTERRUPTED
+    except Exception:  # noqa: BLE001 - the one place where a bug becomes an exit code; the traceback is kept
+        traceback.print_exc()
+        _console.err.print("[bold red]This is a bug in optkit.[/] Please report it with the text above.")
+        return errors.EXIT_BUG
+    return result if isinstance(result, int) else errors.EXIT_OK
+
+
+def _split_triples(arguments: list[str]) -> list[str]:
+    """`--mean .485,.456,.406` means the same as `--mean .485 .456 .406`."""
+    found: list[str] = []
+    for argument in arguments:
+        is_value = bool(found) and found[-1] in TRIPLES
+        found += argument.split(",") if is_value else [argument]
+    return found

@@ -1,0 +1,109 @@
+"""Everything that is written for people: progress and notes on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from optkit.core.errors import OptkitError
+
+out = Console()
+err = Console(stderr=True)
+
+
+class _Bar:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._progress.update(self._task, advance=steps, note=escape(note))
+
+
+class ConsoleReporter:
+    """Progress bars on stderr, where somebody is looking; plain lines where it is a file."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=err,
+            transient=True,
+        )
+
+    def __enter__(self) -> ConsoleReporter:
+        if err.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    @contextmanager
+    def track(self, description: str, total: int | None = None) -> Iterator[_Bar]:
+        task = self._progress.add_task(escape(description), total=total, note="")
+        try:
+            yield _Bar(self._progress, task)
+        finally:
+            self._progress.remove_task(task)
+
+    def info(self, message: str) -> None:
+        err.print(escape(message), highlight=False)
+
+    def warn(self, message: str) -> None:
+        err.print(f"[bold yellow]warning:[/] {escape(message)}", highlight=False)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout, nothing else."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_error(error: OptkitError, as_json: bool) -> None:
+    """What, why, what to do; as JSON on stdout too when that was asked for."""
+    notes = getattr(error, "__notes__", [])
+    message = error.message + "".join(f" ({note})" for note in notes)
+    if as_json:
+        print_json({"error": {"message": message, "why": error.why, "hint": error.hint,
+                              "exit_code": error.exit_code}})
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    for label, text in (("why:", error.why), ("what to do:", error.hint)):
+        if text:
+            err.print(f"[bold]{label}[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout; texts are shown as they are, markup and all."""
+    found = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        found.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        found.add_row(*(escape(cell) for cell in row))
+    out.print(found)
+
+
+def next_command(command: str) -> None:
+    """The exact command that comes next."""
+    err.print(f"[bold]next:[/] {escape(command)}", highlight=False, soft_wrap=True)

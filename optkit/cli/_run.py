@@ -1,0 +1,96 @@
+"""How a stage's command runs: a recipe with one stage, through the same pipeline as every other recipe."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from optkit import pipeline
+from optkit.cli import _console
+from optkit.cli._options import make_command, nest, stage_options
+from optkit.core.store import Store, copy_artifact
+from optkit.core.types import Artifact
+from optkit.recipe import recipe_from_value
+
+RUNS = Path("runs")
+STORE = RUNS / ".store"
+
+Steps = dict[str, dict[str, Any]]
+
+
+def stage_command(
+    stage: str,
+    help: str,
+    show: Callable[[Artifact], None],
+    to_json: Callable[[Artifact], dict[str, Any]],
+    next_command: Callable[[Artifact, str], str],
+    positional: tuple[str, ...] = (),
+    hidden: tuple[str, ...] = (),
+    expand: Callable[[dict[str, Any]], Steps] | None = None,
+) -> Callable[..., None]:
+    """The command of a stage.
+
+    `show` prints the result for people, `to_json` says it to programs, `next_command(artifact, where)` is
+    what to type next. `expand` turns the step's options into several steps, the last of which is the result.
+    """
+    own, load = stage_options(stage, positional, hidden)
+
+    def body(values: dict[str, Any], out: Path | None, as_json: bool) -> None:
+        options = nest(own, values)
+        steps = expand(options) if expand else {stage: {"stage": stage, **options}}
+        recipe = recipe_from_value(
+            {"name": stage, "load": nest(load, values), "steps": steps}, f"optkit {stage}"
+        )
+        plan = pipeline.plan(recipe, Store(STORE))
+        last = list(plan.steps)[-1]
+        measures = plan.steps[last].config.measures
+        with _console.ConsoleReporter() as reporter:
+            # A measurement is asked for to be made now; a model is the same one when made again.
+            fresh = frozenset({last} if measures else ())
+            artifact = pipeline.run(plan, reporter, fresh)[last]
+        where = out or RUNS / stage
+        if out or not measures:
+            copy_artifact(artifact, where)
+        if as_json:
+            _console.print_json(to_json(artifact) | ({"path": str(where)} if out or not measures else {}))
+        else:
+            show(artifact)
+            if out or not measures:
+                _console.err.print(f"saved in {where}", highlight=False)
+        _console.next_command(next_command(artifact, shlex.quote(str(where))))
+
+    return make_command(body, own + load, help)
+
+
+def model_to_json(artifact: Artifact) -> dict[str, Any]:
+    """A model artifact for programs."""
+    manifest = artifact.manifest
+    return {
+        "key": artifact.key,
+        "stage": manifest.stage,
+        "format": manifest.format.value,
+        "precision": manifest.precision.value,
+        **manifest.metrics,
+        "size_bytes": artifact.file.stat().st_size,
+        "warnings": list(manifest.warnings),
+    }
+
+
+def show_model(artifact: Artifact) -> None:
+    """A model artifact for people."""
+    manifest = artifact.manifest
+    metrics = manifest.metrics
+    rows = [["file", f"{artifact.format.filename}, {artifact.file.stat().st_size / 1e6:.1f} MB"],
+            ["precision", manifest.precision.value]]
+    if manifest.spec:
+        rows.append(["model", f"{manifest.spec.arch}, {manifest.spec.num_classes} classes, "
+                              f"{manifest.spec.preprocess.size} px"])
+    if "top1" in metrics:
+        rows.append(["top-1", f"{metrics['top1']:.3f} on {metrics['n']} validation images"])
+    for name in ("macs", "params"):
+        if name in metrics:
+            rows.append([name, f"{metrics[name] / 1e6:,.2f} M"])
+    rows.append(["made in", f"{manifest.seconds:.1f} s"])
+    _console.table(manifest.stage, ["", "value"], rows)

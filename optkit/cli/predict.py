@@ -1,0 +1,42 @@
+"""`optkit predict`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optkit.cli import _console
+from optkit.cli._run import stage_command
+from optkit.core.types import Artifact
+
+HELP = """Name what is on an image, on every image of a folder, or of a pattern.
+
+**Examples**
+
+    optkit predict ft/ cat.jpg
+
+    optkit predict model.onnx 'photos/*.jpg' --top-k 3 --size 224 --json
+"""
+
+
+def to_json(artifact: Artifact) -> dict[str, Any]:
+    """`{"predictions": [{"file", "top": [{"class", "p"}]}]}`."""
+    return artifact.manifest.details | {"warnings": list(artifact.manifest.warnings)}
+
+
+def show(artifact: Artifact) -> None:
+    """One line per image."""
+    rows = [
+        [answer["file"], ", ".join(f"{top['class']} {top['p']:.3f}" for top in answer["top"])]
+        for answer in artifact.manifest.details["predictions"]
+    ]
+    _console.table("predict", ["image", "classes"], rows)
+
+
+command = stage_command(
+    "predict",
+    HELP,
+    show,
+    to_json,
+    lambda artifact, where: "optkit evaluate MODEL --data photos/",
+    positional=("model", "images"),
+)

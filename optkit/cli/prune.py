@@ -1,0 +1,25 @@
+"""`optkit prune`."""
+
+from __future__ import annotations
+
+from optkit.cli._run import model_to_json, show_model, stage_command
+
+HELP = """Prune channels until a share of the multiply-adds is gone, and train to recover.
+
+Widths stay multiples of 16, because other widths run slower than the dense network.
+
+**Examples**
+
+    optkit prune ft/ --data photos/ --ratio 0.4
+
+    optkit prune ft/ --criterion group_l2 --scope all --epochs 10 --out pruned/
+"""
+
+command = stage_command(
+    "prune",
+    HELP,
+    show_model,
+    model_to_json,
+    lambda artifact, where: f"optkit export {where}",
+    positional=("model",),
+)

@@ -1,0 +1,27 @@
+"""`optkit quantize`."""
+
+from __future__ import annotations
+
+from optkit.cli._run import model_to_json, show_model, stage_command
+from optkit.core.types import Artifact
+
+HELP = """Quantise an ONNX classifier to INT8, for the runtime that will execute it.
+
+A file suits one target: what TensorRT takes is slow in ONNX Runtime, and the reverse is refused.
+
+**Examples**
+
+    optkit quantize onnx/ --data photos/ --target onnxruntime --out int8/
+
+    optkit quantize model.onnx --data photos/ --target tensorrt --size 224 --mean .485 .456 .406 --std .229 .224 .225
+"""
+
+
+def next_command(artifact: Artifact, where: str) -> str:
+    """An engine for TensorRT, a measurement for everything else."""
+    if artifact.manifest.config["target"] == "tensorrt":
+        return f"optkit export {where} --format tensorrt"
+    return f"optkit bench {where} --data photos/"
+
+
+command = stage_command("quantize", HELP, show_model, model_to_json, next_command, positional=("model",))

@@ -1,0 +1,120 @@
+"""`optkit run`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from optkit import pipeline, recipe
+from optkit.cli import _console
+from optkit.cli._run import RUNS, STORE
+from optkit.core.errors import UsageError
+from optkit.core.store import Store, copy_artifact, write_atomically
+from optkit.core.types import MANIFEST, Artifact
+
+HELP = """Run a recipe: every step that is not done yet, then the report.
+
+A run that was cut off goes on where it stopped when the command is given again.
+
+**Examples**
+
+    optkit run recipes/quickstart.yaml
+
+    optkit run recipes/quickstart.yaml --set prune.ratio=0.5 --set data=photos/ --dry-run
+"""
+
+
+def command(
+    recipe_file: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Change an option; may be repeated."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every step that has none of its own.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, do nothing.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run; default: runs/<name of the recipe>.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress on stderr.")] = False,
+) -> None:
+    """Plan, run and report."""
+    settings = list(overrides or []) + ([f"seed={seed}"] if seed is not None else [])
+    loaded = recipe.recipe_from_yaml(recipe_file, settings)
+    plan = pipeline.plan(loaded, Store(STORE))
+    folder = out or RUNS / loaded.name
+    if dry_run:
+        _show_plan(plan, as_json)
+        return
+    _prepare(folder, plan)
+    with _console.ConsoleReporter() as reporter:
+        artifacts = pipeline.run(
+            plan, reporter, finished=lambda name, artifact: copy_artifact(artifact, folder / _folder_name(name))
+        )
+    summary, paths = _report(folder)
+    if as_json:
+        report = json.loads(paths["json"].read_text())
+        _console.print_json({"run": str(folder), "report": str(paths["html"]), "rows": report["rows"]})
+    else:
+        _show_results(artifacts, summary)
+        _console.out.print(f"report: {paths['html']}", highlight=False, soft_wrap=True)
+    _console.next_command(f"optkit run {shlex.quote(str(recipe_file))} --set STEP.OPTION=VALUE")
+
+
+command.__doc__ = HELP
+
+
+def _folder_name(name: str) -> str:
+    """A step's folder; a file that was named directly gets its stem."""
+    return name if "/" not in name and "." not in name else Path(name).stem
+
+
+def _prepare(folder: Path, plan: pipeline.Plan) -> None:
+    """Keep the recipe with the run, and drop the steps of an older one; the store still has them."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "recipe.yaml").is_file():
+        raise UsageError(
+            f"{str(folder)!r} exists and is not a run.",
+            why="It has no recipe.yaml.",
+            hint="Choose another --out.",
+        )
+    wanted = {_folder_name(name) for name in plan.steps}
+    for old in folder.glob(f"*/{MANIFEST}"):
+        if old.parent.name not in wanted:
+            shutil.rmtree(old.parent)
+    write_atomically(folder / "recipe.yaml", recipe.recipe_to_yaml(plan.recipe))
+
+
+def _report(folder: Path) -> tuple[list[str], dict[str, Path]]:
+    from optkit.report import collect, render, text
+
+    report = collect.collect(folder)
+    return text.headline(report), render.render(report, folder)
+
+
+def _show_plan(plan: pipeline.Plan, as_json: bool) -> None:
+    steps: list[dict[str, Any]] = [
+        {"step": step.name, "stage": step.stage, "key": step.key, "done": step.done,
+         "inputs": [name for names in step.inputs.values() for name in names]}
+        for step in plan.steps.values()
+    ]
+    if as_json:
+        _console.print_json({"recipe": plan.recipe.name, "steps": steps})
+        return
+    rows = [[step["step"], step["stage"], ", ".join(step["inputs"]), step["key"],
+             "done" if step["done"] else "to do"] for step in steps]
+    _console.table(f"plan of {plan.recipe.name}", ["step", "stage", "inputs", "key", "state"], rows)
+
+
+def _show_results(artifacts: dict[str, Artifact], summary: list[str]) -> None:
+    for line in summary:
+        _console.out.print(line, markup=False, highlight=False)
+    for name, artifact in artifacts.items():
+        for warning in artifact.manifest.warnings:
+            _console.err.print(f"[bold yellow]warning:[/] {name}: ", end="")
+            _console.err.print(warning, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from small_networks import gated_network, residual_network, textured_images
+
+from optkit.core.errors import InputError, UsageError
+from optkit.core.progress import SilentReporter
+from optkit.core.types import Artifact, Context, Format, Manifest, ModelSpec, Output, Precision, Preprocess
+from optkit.graph.onnx_file import classifier_io, read_onnx, spec_from_metadata
+from optkit.graph.qdq import insert_qdq, summary
+from optkit.graph.qdq_prepare import prepare
+from optkit.graph.qdq_view import ConvShape, GraphView
+from optkit.stages.quantize.config import Config
+from optkit.stages.quantize.observe import observe
+from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
+from optkit.stages.quantize.placement import tensorrt as for_tensorrt
+from optkit.stages.quantize.stage import run
+
+SPEC = ModelSpec(arch="small", num_classes=4, class_names=tuple("abcd"), preprocess=Preprocess(size=16))
+
+
+def artifact(folder: Path, model: onnx.ModelProto, metrics: dict[str, int] | None = None) -> Artifact:
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, folder / "model.onnx")
+    manifest = Manifest(stage="export", key="k", format=Format.ONNX, spec=SPEC, metrics=metrics or {})
+    return Artifact("k", folder, manifest)
+
+
+def quantize(
+    tmp_path: Path, model: onnx.ModelProto, reporter: SilentReporter | None = None, **options
+) -> Output:
+    (tmp_path / "out").mkdir(exist_ok=True)
+    given = artifact(tmp_path / "in", model, options.pop("metrics", None))
+    config = Config(**{"data": "synthetic", "calibration_images": 21, **options})
+    config.check()
+    return run(config, {"model": {"m": given}}, Context(tmp_path / "out", reporter or SilentReporter()))
+
+
+def optimized_ops(path: Path) -> collections.Counter[str]:
+    """What ONNX Runtime makes of the file."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path.with_suffix(".optimized.onnx"))
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return collections.Counter(n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_stage_writes_a_file_that_answers_nearly_the_same(tmp_path: Path, target: str) -> None:
+    output = quantize(tmp_path, residual_network(), target=target, metrics={"macs": 5, "top1": 0.9})
+    model = read_onnx(tmp_path / "out" / "model.onnx")
+    assert classifier_io(model).batch is None
+    assert spec_from_metadata(model) == SPEC == output.spec
+    assert (output.format, output.precision) == (Format.ONNX, Precision.INT8)
+    assert output.metrics.keys() == {"macs", "params"}
+    facts = output.details["quantization"]
+    assert facts["images"] == 21
+    assert facts["classes_present"] == facts["classes"] == 4
+    assert facts["quantized"]["Conv"] + sum(entry["op"] == "Conv" for entry in facts["float"]) == 3
+    session = onnxruntime.InferenceSession(
+        tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    reference = onnxruntime.InferenceSession(
+        tmp_path / "in" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    pixels = textured_images(40, seed=5)
+    got, expected = (s.run(None, {"input": pixels})[0] for s in (session, reference))
+    assert (got.argmax(1) == expected.argmax(1)).mean() >= 0.9
+    assert 0 < np.abs(got - expected).max() < 0.3 * np.ptp(expected)
+
+
+def test_static_batch_is_calibrated_with_its_own_batch(tmp_path: Path) -> None:
+    quantize(tmp_path, residual_network(batch=4))
+    assert classifier_io(read_onnx(tmp_path / "out" / "model.onnx")).batch == 4
+
+
+def test_digest_tells_calibration_sets_apart(tmp_path: Path) -> None:
+    digests = [
+        quantize(tmp_path, residual_network(), seed=seed).details["quantization"]["calibration_digest"]
+        for seed in (0, 0, 1)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_missing_classes_are_warned_of(tmp_path: Path) -> None:
+    reporter = SilentReporter()
+    quantize(tmp_path, residual_network(), reporter, calibration_images=2)
+    assert any("of 4 classes" in warning for warning in reporter.warnings)
+
+
+def test_quantised_file_is_refused(tmp_path: Path) -> None:
+    quantize(tmp_path, residual_network())
+    with pytest.raises(InputError, match="quantised already"):
+        quantize(tmp_path, onnx.load(tmp_path / "out" / "model.onnx"))
+
+
+@pytest.mark.parametrize("option", ["target", "calibrator"])
+def test_misspelt_plug_in_is_a_usage_error(option: str) -> None:
+    right = {"target": "tensorrt", "calibrator": "minmax"}[option]
+    with pytest.raises(UsageError) as error:
+        Config(**{"data": "synthetic", option: right[:-1] + "q"}).check()
+    assert right in error.value.hint
+
+
+def test_onnxruntime_fuses_everything(tmp_path: Path) -> None:
+    quantize(tmp_path, residual_network(), target="onnxruntime")
+    ops = optimized_ops(tmp_path / "out" / "model.onnx")
+    assert (ops["QLinearConv"], ops["QLinearAdd"], ops["QGemm"]) == (3, 1, 1)
+    assert not ops.keys() & {"Conv", "FusedConv", "Clip", "Relu", "Add", "DequantizeLinear"}
+    assert ops["QuantizeLinear"] == 1
+
+
+def test_onnxruntime_fuses_gates_and_silu(tmp_path: Path) -> None:
+    quantize(tmp_path, gated_network(), target="onnxruntime")
+    ops = optimized_ops(tmp_path / "out" / "model.onnx")
+    # SiLU twice, the gate, and HardSwish, which ONNX Runtime takes apart.
+    assert (ops["QLinearConv"], ops["QLinearSigmoid"], ops["QLinearMul"]) == (4, 3, 4)
+    assert not ops.keys() & {"Conv", "FusedConv", "Sigmoid", "Mul"}
+
+
+def test_tensorrt_file_holds_what_its_parser_takes(tmp_path: Path) -> None:
+    for network in (residual_network, gated_network):
+        quantize(tmp_path, network(), target="tensorrt")
+        model = onnx.load(tmp_path / "out" / "model.onnx")
+        constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                zero = constants[node.input[2]]
+                assert zero.dtype == np.int8
+                assert not zero.any()
+            if node.op_type == "Conv":
+                assert any(attribute.name == "kernel_shape" for attribute in node.attribute)
+            if node.op_type in ("Relu", "Clip", "Sigmoid", "MaxPool", "HardSwish"):
+                assert not any(name.endswith(".dequantized") for name in node.input)
+            if node.op_type == "Add":
+                assert sum(name.endswith(".dequantized") for name in node.input) == 1
+
+
+def test_tensorrt_leaves_gates_in_float_and_says_why() -> None:
+    model = prepare(gated_network())
+    planned = for_tensorrt.plan(GraphView(model))
+    kept = summary(model, planned)["float"]
+    assert [entry["op"] for entry in kept].count("Conv") == 2
+    assert all("SE gate" in entry["reason"] for entry in kept if entry["op"] == "Conv")
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_first", "legal"),
+    [
+        ((3, 32, 1, (3, 3)), True, True),
+        ((16, 16, 16, (3, 3)), False, True),
+        ((12, 12, 12, (3, 3)), False, False),
+        ((32, 32, 32, (1, 1)), False, False),
+        ((8, 8, 1, (1, 1)), False, False),
+        ((8, 32, 1, (1, 1)), False, True),
+        ((64, 64, 1, (1, 1)), False, True),
+    ],
+)
+def test_legality_table(shape: tuple, is_first: bool, legal: bool) -> None:
+    assert (for_tensorrt.conv_reason(ConvShape(*shape), is_first) == "") == legal
+
+
+@pytest.fixture(scope="module")
+def lite0() -> onnx.ModelProto:
+    """EfficientNet-Lite0 with random weights, exported by TorchScript: fusion depends on structure alone."""
+    import io
+
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    module = timm.create_model("efficientnet_lite0", num_classes=10).eval()
+    buffer = io.BytesIO()
+    axes = {"input": {0: "n"}, "logits": {0: "n"}}
+    torch.onnx.export(
+        module, (torch.randn(2, 3, 64, 64),), buffer, dynamo=False, opset_version=18,
+        input_names=["input"], output_names=["logits"], dynamic_axes=axes,
+    )  # fmt: skip
+    return prepare(onnx.load_from_string(buffer.getvalue()))
+
+
+def quantize_lite0(lite0: onnx.ModelProto, placement, path: Path) -> None:
+    plan = placement.plan(GraphView(lite0))
+    pixels = np.random.default_rng(0).standard_normal((4, 3, 64, 64)).astype(np.float32)
+    with SilentReporter().track("") as task:
+        seen = observe(lite0, classifier_io(lite0), plan.observed(), [pixels], False, task)
+    onnx.save(insert_qdq(lite0, plan, {name: (e.low, e.high) for name, e in seen.items()}), path)
+
+
+def test_every_convolution_of_lite0_becomes_integer(lite0: onnx.ModelProto, tmp_path: Path) -> None:
+    quantize_lite0(lite0, for_onnxruntime, tmp_path / "lite0.onnx")
+    ops = optimized_ops(tmp_path / "lite0.onnx")
+    assert (ops["QLinearConv"], ops["QLinearAdd"], ops["QGemm"]) == (49, 9, 1)
+    assert not ops.keys() & {"Conv", "FusedConv", "Clip", "Add"}
+
+
+def test_tensorrt_builds_lite0(lite0: onnx.ModelProto, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
+    from optkit.runtimes.tensorrt import build_engine
+
+    quantize_lite0(lite0, for_tensorrt, tmp_path / "lite0.onnx")
+    build_engine(tmp_path / "lite0.onnx", tmp_path / "engine.plan", "SM89", 4, 64)
+    assert (tmp_path / "engine.plan").stat().st_size > 1_000_000
