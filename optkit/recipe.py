@@ -62,8 +62,11 @@ class Recipe(Record):
 
 
 def usage_error(error: ValidationError, where: str, known: list[str]) -> UsageError:
-    """The first problem pydantic found, as one error that says where and what to do."""
-    first = error.errors()[0]
+    """The first problem pydantic found, as one error that says where and what to do.
+
+    An unknown key comes first: it is often the reason why another one is missing.
+    """
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return UsageError(f"Unknown key {field!r} in {where}.", hint=closest(field.split(".")[-1], known))

@@ -1,4 +1,4 @@
-"""Questions that Q/DQ placement asks about an ONNX graph: who makes a tensor, who reads it, what is constant."""
+"""What Q/DQ placement asks about an ONNX graph: who makes a tensor, who reads it, what is constant."""
 
 from __future__ import annotations
 

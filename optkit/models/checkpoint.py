@@ -17,6 +17,8 @@ from optkit.core.types import Artifact, ModelSpec
 from optkit.models.build import rebuild
 
 SPEC_KEY = "optkit.spec"
+# What torch's own safe unpickler raises when it meets bytes that are no pickle at all.
+BROKEN_PICKLE = (IndexError, KeyError, ValueError, TypeError, AttributeError)
 
 
 def save_checkpoint(module: nn.Module, spec: ModelSpec, path: Path) -> None:
@@ -37,7 +39,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             why=str(error).splitlines()[0] if str(error) else "The file ends too early.",
             hint="It may be truncated: copy or train it again.",
         ) from None
-    except pickle.UnpicklingError:
+    except (pickle.UnpicklingError, *BROKEN_PICKLE):
         raise InputError(
             f"{str(path)!r} is a pickle, or no checkpoint at all, and is not opened.",
             why="Unpickling runs whatever code the file carries; only plain tensors are read.",

@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from small_networks import gated_network, residual_network, textured_images
 
 from optkit.core import discover
 from optkit.core.progress import SilentReporter
@@ -16,6 +15,7 @@ from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
 from optkit.stages.quantize.config import PLACEMENTS
 from optkit.stages.quantize.observe import observe
+from tests.small_networks import gated_network, residual_network, textured_images
 
 
 @pytest.mark.parametrize("target", discover.names(PLACEMENTS))

@@ -5,14 +5,14 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
-from small_networks import residual_network, textured_images
 
 from optkit.graph.qdq import Grid, QdqPlan, insert_qdq, summary, weight_scales
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
+from tests.small_networks import residual_network, textured_images
 
 
-@pytest.mark.parametrize("low,high", [(-1.0, 3.0), (0.0, 6.0), (2.0, 5.0), (-4.0, -1.0)])
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (0.0, 6.0), (2.0, 5.0), (-4.0, -1.0)])
 def test_asymmetric_grid_holds_its_range_and_zero_exactly(low: float, high: float) -> None:
     scale, zero = Grid(symmetric=False).scale(low, high)
     ends = (np.array([0, 255]) - zero) * scale

@@ -5,11 +5,11 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
-from small_networks import gated_network, residual_network, textured_images
 
 from optkit.core.errors import InputError
 from optkit.graph.qdq_prepare import parameter_count, prepare
 from optkit.graph.qdq_view import attribute
+from tests.small_networks import gated_network, residual_network, textured_images
 
 
 def answer(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:

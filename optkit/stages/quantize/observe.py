@@ -37,8 +37,8 @@ def observe(
 
     InputError when there is no image, and when an activation is not finite.
     """
-    # ONNX Runtime works towards the outputs from the last to the first. Deepest tensor first, it reduces every
-    # activation as soon as it is there; the other way round all of them would wait for the end of the network.
+    # ONNX Runtime works towards the outputs from the last to the first. Deepest tensor first, it reduces
+    # every activation as soon as it is there; the other way round all would wait for the network's end.
     observed = {name: Observed() for name in reversed(tensors)}
     session, seen = None, 0
     with ThreadPoolExecutor(1) as worker:

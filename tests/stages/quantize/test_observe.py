@@ -4,7 +4,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from small_networks import residual_network, textured_images
 
 from optkit.core.errors import InputError
 from optkit.core.progress import SilentReporter
@@ -12,6 +11,7 @@ from optkit.graph.onnx_file import classifier_io
 from optkit.graph.qdq_prepare import prepare
 from optkit.stages.quantize import observe as module
 from optkit.stages.quantize.calibrators.base import BINS, Histogram, Observed
+from tests.small_networks import residual_network, textured_images
 
 
 def observe(model: onnx.ModelProto, sizes: list[int], histograms: bool = True) -> dict[str, Observed]:

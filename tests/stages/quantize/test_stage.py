@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from small_networks import gated_network, residual_network, textured_images
 
 from optkit.core.errors import InputError, UsageError
 from optkit.core.progress import SilentReporter
@@ -21,6 +20,7 @@ from optkit.stages.quantize.observe import observe
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
 from optkit.stages.quantize.stage import run
+from tests.small_networks import gated_network, residual_network, textured_images
 
 SPEC = ModelSpec(arch="small", num_classes=4, class_names=tuple("abcd"), preprocess=Preprocess(size=16))
 

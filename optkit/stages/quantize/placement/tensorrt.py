@@ -19,7 +19,7 @@ MIN_WIDTH = 16
 
 
 def plan(view: GraphView) -> QdqPlan:
-    """Quantise the inputs of convolutions and linear layers that gain, and the shortcut edge of residual sums."""
+    """Quantise the inputs of convolutions and linear layers that gain, and the shortcut of residual sums."""
     planned = QdqPlan(Grid(symmetric=True), quantize_bias=False)
     for node in view.nodes:
         if node.op_type in ("Conv", "Gemm", "MatMul"):

@@ -1,0 +1,143 @@
+"""Who may import whom, what stays light, who reads the clock, who writes manifests."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "optkit"
+SERVICES = {"data", "models", "train", "graph", "runtimes", "measure"}
+ALLOWED = {
+    "cli": {"pipeline", "recipe", "report", "core"},
+    "pipeline": {"recipe", "core"},
+    "recipe": {"core"},
+    "report": {"core"},
+    "stages": SERVICES | {"core"},
+    **{service: {"core"} for service in SERVICES},
+    "core": set(),
+}
+HEAVY = {
+    "torch", "torchvision", "timm", "torch_pruning", "torchmetrics", "lightning_fabric", "safetensors",
+    "huggingface_hub", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "tensorrt",
+    "tensorrt_rtx", "numpy", "sklearn", "PIL", "plotly", "jinja2",
+}
+CORE_MAY_USE = {"pydantic"}
+
+
+def room_of(path: str) -> str:
+    """`stages/prune/stage.py` → `stages`, `recipe.py` → `recipe`."""
+    return path.split("/")[0].removesuffix(".py")
+
+
+def is_light(path: str) -> bool:
+    """Files that may not import anything heavy when they are imported."""
+    return (
+        room_of(path) in {"cli", "recipe", "pipeline", "core"}
+        or path.endswith("/config.py")
+        or path.endswith("__init__.py")
+        and path != "runtimes/tensorrt/__init__.py"
+    )
+
+
+def imports(tree: ast.AST, top_level_only: bool) -> Iterator[str]:
+    """Dotted names of everything imported; `if TYPE_CHECKING` does not count."""
+    nodes = list(ast.iter_child_nodes(tree))
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not (top_level_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)):
+            nodes += ast.iter_child_nodes(node)
+
+
+def violations(path: str, source: str) -> list[str]:
+    """What the file at `path` (below optkit/) does against the rules."""
+    tree, room, found = ast.parse(source), room_of(path), []
+    for name in imports(tree, top_level_only=False):
+        parts = name.split(".")
+        if parts[0] == "optkit" and len(parts) > 1:
+            target = parts[1]
+            if target not in ALLOWED.get(room, set()) | {room, "__version__"}:
+                found.append(f"{path}: {room} imports {name}")
+            if room == "stages" and target == "stages" and parts[2] != path.split("/")[1]:
+                found.append(f"{path}: a stage imports another stage ({name})")
+        elif room == "core" and parts[0] not in CORE_MAY_USE | set(sys.stdlib_module_names):
+            found.append(f"{path}: core imports {name}")
+    if is_light(path):
+        heavy = [name for name in imports(tree, top_level_only=True) if name.split(".")[0] in HEAVY]
+        found += [f"{path}: light file imports {name}" for name in heavy]
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
+    }
+    if path != "measure/latency.py" and any(name.startswith("perf_counter") for name in names):
+        found.append(f"{path}: reads a clock for a result")
+    called = {node.func.id for node in ast.walk(tree)
+              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    if "print" in called:
+        found.append(f"{path}: prints")
+    writes = [node for node in ast.walk(tree) if isinstance(node, ast.Call)
+              and "write" in ast.dump(node.func) and "MANIFEST" in ast.dump(node)]
+    if writes and path != "core/store.py":
+        found.append(f"{path}: writes a manifest")
+    return found
+
+
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_rules_hold(path: str) -> None:
+    assert violations(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "complaint"),
+    [
+        ("cli/x.py", "from optkit.data.load import load_data", "cli imports"),
+        ("report/x.py", "import optkit.measure.cost", "report imports"),
+        ("data/x.py", "from optkit.models.build import build", "data imports"),
+        ("stages/prune/stage.py", "from optkit.stages.distill.stage import run", "another stage"),
+        ("core/x.py", "import yaml", "core imports"),
+        ("stages/prune/config.py", "import torch", "light file"),
+        ("pipeline.py", "from onnx import load", "light file"),
+        ("stages/bench/stage.py", "import time\ntime.perf_counter()", "clock"),
+        ("train/loop.py", "print('loss')", "prints"),
+        ("stages/bench/stage.py", "write_atomically(folder / MANIFEST, text)", "manifest"),
+    ],
+)
+def test_a_broken_rule_is_found(path: str, source: str, complaint: str) -> None:
+    assert any(complaint in found for found in violations(path, source))
+
+
+def test_allowed_imports_pass() -> None:
+    source = "from optkit.core.types import Artifact\nfrom optkit.data.load import load_data\nimport torch"
+    assert violations("stages/prune/stage.py", source) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["finetune", "--help"], ["run", "recipes/quickstart.yaml", "--dry-run"]],
+)
+def test_commands_answer_without_heavy_packages(arguments: list[str]) -> None:
+    """--help and --dry-run import neither torch nor anything else that is heavy."""
+    code = (
+        "import sys\n"
+        "from optkit.cli import _run\n"
+        f"status = _run({arguments!r})\n"
+        f"heavy = sorted({HEAVY!r} & set(sys.modules))\n"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
