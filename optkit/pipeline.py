@@ -75,9 +75,7 @@ def _plan_step(plan: Plan, name: str, step: Step) -> None:
         config = cls.model_validate(options)
     except ValidationError as error:
         raise usage_error(error, where, [*cls.model_fields, *roles]) from None
-    inputs = {
-        role.name: _resolve(plan, role, step.options.get(role.name), where) for role in cls.inputs
-    }
+    inputs = {role.name: _resolve(plan, role, step.options.get(role.name), where) for role in cls.inputs}
     config.check()
     key = fingerprint.of_value(
         {
@@ -98,7 +96,9 @@ def _resolve(plan: Plan, role: Input, value: Any, where: str) -> tuple[str, ...]
     if value is None or value == []:
         if role.optional:
             return ()
-        raise UsageError(f"{where} lacks {role.name!r}: {role.help}.", hint="Name a step, a folder or a file.")
+        raise UsageError(
+            f"{where} lacks {role.name!r}: {role.help}.", hint="Name a step, a folder or a file."
+        )
     references = value if isinstance(value, list) else [value]
     if len(references) > 1 and not role.many:
         raise UsageError(f"{where} takes one {role.name!r}.", hint=f"Received {value!r}.")
@@ -176,9 +176,11 @@ def run(
     artifacts = dict(plan.given)
     for name, artifact in artifacts.items():
         if broken := store.damage(artifact):
-            raise InputError(f"{broken!r} in artifact {name!r} is not what its manifest says.",
-                             why="The file was changed or damaged after it was written.",
-                             hint="Make the artifact again.")
+            raise InputError(
+                f"{broken!r} in artifact {name!r} is not what its manifest says.",
+                why="The file was changed or damaged after it was written.",
+                hint="Make the artifact again.",
+            )
     for step in plan.steps.values():
         if not step.done:
             _check_heavily(step)
@@ -198,14 +200,10 @@ def _check_heavily(step: PlannedStep) -> None:
         check(step.config)
 
 
-def _run_step(
-    plan: Plan, step: PlannedStep, artifacts: dict[str, Artifact], reporter: Reporter
-) -> Artifact:
+def _run_step(plan: Plan, step: PlannedStep, artifacts: dict[str, Artifact], reporter: Reporter) -> Artifact:
     stage = importlib.import_module(f"{STAGES}.{step.stage}.stage")
     recorder = WarningRecorder(reporter)
-    inputs = {
-        role: {name: artifacts[name] for name in names} for role, names in step.inputs.items()
-    }
+    inputs = {role: {name: artifacts[name] for name in names} for role, names in step.inputs.items()}
     reporter.info(step.name if step.name == step.stage else f"{step.name}: {step.stage}")
     with plan.store.workdir(step.key) as workdir:
         started = time.monotonic()

@@ -17,7 +17,7 @@ class Step(Record):
     folder or model file that plays this role."""
 
     stage: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Recipe(Record):
@@ -32,7 +32,7 @@ class Recipe(Record):
     description: str = ""
     seed: int = Field(default=0, ge=0)
     data: str | dict[str, Any] | None = None
-    load: dict[str, Any] = {}
+    load: dict[str, Any] = Field(default_factory=dict)
     steps: dict[str, Step] = Field(min_length=1)
 
     @field_validator("steps", mode="before")

@@ -22,9 +22,26 @@ ALLOWED = {
     "core": set(),
 }
 HEAVY = {
-    "torch", "torchvision", "timm", "torch_pruning", "torchmetrics", "lightning_fabric", "safetensors",
-    "huggingface_hub", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "tensorrt",
-    "tensorrt_rtx", "numpy", "sklearn", "PIL", "plotly", "jinja2",
+    "torch",
+    "torchvision",
+    "timm",
+    "torch_pruning",
+    "torchmetrics",
+    "lightning_fabric",
+    "safetensors",
+    "huggingface_hub",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "numpy",
+    "sklearn",
+    "PIL",
+    "plotly",
+    "jinja2",
 }
 CORE_MAY_USE = {"pydantic"}
 
@@ -39,8 +56,7 @@ def is_light(path: str) -> bool:
     return (
         room_of(path) in {"cli", "recipe", "pipeline", "core"}
         or path.endswith("/config.py")
-        or path.endswith("__init__.py")
-        and path != "runtimes/tensorrt/__init__.py"
+        or (path.endswith("__init__.py") and path != "runtimes/tensorrt/__init__.py")
     )
 
 
@@ -81,12 +97,18 @@ def violations(path: str, source: str) -> list[str]:
     }
     if path != "measure/latency.py" and any(name.startswith("perf_counter") for name in names):
         found.append(f"{path}: reads a clock for a result")
-    called = {node.func.id for node in ast.walk(tree)
-              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    called = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     if "print" in called:
         found.append(f"{path}: prints")
-    writes = [node for node in ast.walk(tree) if isinstance(node, ast.Call)
-              and "write" in ast.dump(node.func) and "MANIFEST" in ast.dump(node)]
+    writes = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and "write" in ast.dump(node.func) and "MANIFEST" in ast.dump(node)
+    ]
     if writes and path != "core/store.py":
         found.append(f"{path}: writes a manifest")
     return found
@@ -132,8 +154,8 @@ def test_commands_answer_without_heavy_packages(arguments: list[str]) -> None:
     """--help and --dry-run import neither torch nor anything else that is heavy."""
     code = (
         "import sys\n"
-        "from optkit.cli import _run\n"
-        f"status = _run({arguments!r})\n"
+        "from optkit.cli import execute\n"
+        f"status = execute({arguments!r})\n"
         f"heavy = sorted({HEAVY!r} & set(sys.modules))\n"
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import small_classifier
 
 from optkit import pipeline
 from optkit.core.errors import InputError, MissingError, UsageError
@@ -14,6 +13,7 @@ from optkit.core.progress import SilentReporter
 from optkit.core.store import Store
 from optkit.core.types import Format
 from optkit.recipe import recipe_from_value
+from tests.conftest import small_classifier
 
 
 def make_plan(tmp_path: Path, steps: dict[str, Any], **top: Any) -> pipeline.Plan:
@@ -59,12 +59,25 @@ def test_the_recipes_data_reaches_every_step(tmp_path: Path) -> None:
         ({"a": {"stage": "prune"}}, UsageError, "lacks 'model'", ""),
         ({"a": {"stage": "prune", "model": "nowhere"}}, InputError, "no such step, folder or file", ""),
         ({"a": {"stage": "prune", "model": "b"}, "b": {"stage": "finetune"}}, UsageError, "later", ""),
-        ({"a": {"stage": "finetune"}, "b": {"stage": "quantize", "model": "a"}}, UsageError, "torch", "export"),
+        (
+            {"a": {"stage": "finetune"}, "b": {"stage": "quantize", "model": "a"}},
+            UsageError,
+            "torch",
+            "export",
+        ),
         ({"a": {"stage": "finetune", "data": "nowhere/"}}, InputError, "no data folder", ""),
-        ({"a": {"stage": "finetune"}, "b": {"stage": "distill", "teacher": "a", "loss": "kll"}},
-         UsageError, "Unknown distillation loss", "kl"),
-        ({"a": {"stage": "finetune"}, "b": {"stage": "prune", "model": "a", "criterion": "tayler"}},
-         UsageError, "Unknown pruning criterion", "taylor"),
+        (
+            {"a": {"stage": "finetune"}, "b": {"stage": "distill", "teacher": "a", "loss": "kll"}},
+            UsageError,
+            "Unknown distillation loss",
+            "kl",
+        ),
+        (
+            {"a": {"stage": "finetune"}, "b": {"stage": "prune", "model": "a", "criterion": "tayler"}},
+            UsageError,
+            "Unknown pruning criterion",
+            "taylor",
+        ),
     ],
 )
 def test_mistakes_are_found_before_any_work(
@@ -122,8 +135,11 @@ def test_a_changed_given_artifact_is_refused(tmp_path: Path, onnx_file: Path) ->
 
 def test_missing_packages_are_found_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optkit.core.discover.installed", lambda module: module != "onnxruntime")
-    steps = {"a": {"stage": "finetune", "data": "synthetic"}, "b": {"stage": "export", "model": "a"},
-             "c": {"stage": "quantize", "model": "b"}}
+    steps = {
+        "a": {"stage": "finetune", "data": "synthetic"},
+        "b": {"stage": "export", "model": "a"},
+        "c": {"stage": "quantize", "model": "b"},
+    }
     with pytest.raises(MissingError, match="onnxruntime") as caught:
         make_plan(tmp_path, steps)
     assert "optkit[cpu]" in caught.value.hint

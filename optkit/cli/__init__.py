@@ -9,6 +9,7 @@ import warnings
 
 import typer
 
+import optkit
 from optkit.cli import _console
 from optkit.core import discover, errors
 
@@ -33,38 +34,45 @@ def commands() -> list[str]:
 
 def build_app() -> typer.Typer:
     """The application with all its commands; imports nothing heavy."""
-    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown", add_completion=False,
-                      context_settings={"help_option_names": ["-h", "--help"]})
-    app.callback()(_version)
+    app = typer.Typer(
+        help=HELP,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(help=HELP)(_root)
     for name in commands():
         app.command(name)(importlib.import_module(f"{__name__}.{name}").command)
     return app
 
 
-def _version(
-    version: bool = typer.Option(False, "--version", help="Show the version.", is_eager=True),
-) -> None:
-    if version:
-        from optkit import __version__
-
-        _console.out.print(f"optkit {__version__}", highlight=False)
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        _console.out.print(f"optkit {optkit.__version__}", highlight=False)
         raise typer.Exit
 
 
-
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Show the version.", is_eager=True, callback=_show_version
+    ),
+) -> None:
+    """Options before the command."""
 
 
 def main() -> None:
     """Entry point: errors become texts and exit codes here, and nowhere else."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # third parties warn of things no user can change
-    sys.exit(_run(sys.argv[1:]))
+    sys.exit(execute(sys.argv[1:]))
 
 
-def _run(arguments: list[str]) -> int:
+def execute(arguments: list[str]) -> int:
+    """Run one command; returns its exit code."""
     as_json = "--json" in arguments
     try:
-        result = build_app()(_split_triples(arguments), standalone_mode=False)
+        result = build_app()(_split_triples(arguments), prog_name="optkit", standalone_mode=False)
     except errors.OptkitError as error:
         _console.print_error(error, as_json)
         return error.exit_code

@@ -86,8 +86,16 @@ def print_error(error: OptkitError, as_json: bool) -> None:
     notes = getattr(error, "__notes__", [])
     message = error.message + "".join(f" ({note})" for note in notes)
     if as_json:
-        print_json({"error": {"message": message, "why": error.why, "hint": error.hint,
-                              "exit_code": error.exit_code}})
+        print_json(
+            {
+                "error": {
+                    "message": message,
+                    "why": error.why,
+                    "hint": error.hint,
+                    "exit_code": error.exit_code,
+                }
+            }
+        )
     err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     for label, text in (("why:", error.why), ("what to do:", error.hint)):
         if text:

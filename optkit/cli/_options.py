@@ -80,7 +80,9 @@ def _field_options(
         if kind is str and default is not None:
             default = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         is_list = _is_open_tuple(field.annotation)
-        found.append(Option(flag, target, Annotated[kind | None, info], default, field.is_required(), is_list))
+        found.append(
+            Option(flag, target, Annotated[kind | None, info], default, field.is_required(), is_list)
+        )
     return found
 
 
@@ -137,9 +139,12 @@ def nest(options: list[Option], values: dict[str, Any]) -> dict[str, Any]:
     return step
 
 
-OUT = Annotated[Path | None, typer.Option("--out", help="Folder to put the result in.", rich_help_panel="Output")]
+OUT = Annotated[
+    Path | None, typer.Option("--out", help="Folder to put the result in.", rich_help_panel="Output")
+]
 JSON = Annotated[
-    bool, typer.Option("--json", help="One JSON object on stdout; progress on stderr.", rich_help_panel="Output")
+    bool,
+    typer.Option("--json", help="One JSON object on stdout; progress on stderr.", rich_help_panel="Output"),
 ]
 
 

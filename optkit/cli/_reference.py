@@ -27,8 +27,10 @@ def reference() -> str:
 
 def _arguments(command: Any) -> list[str]:
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-    return [(parameter.metavar or parameter.name.upper()) + ("…" if parameter.nargs != 1 else "")
-            for parameter in arguments]
+    return [
+        (parameter.metavar or parameter.name.upper()) + ("…" if parameter.nargs != 1 else "")
+        for parameter in arguments
+    ]
 
 
 def _options(command: Any, context: typer.Context) -> str:

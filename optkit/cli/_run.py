@@ -82,11 +82,18 @@ def show_model(artifact: Artifact) -> None:
     """A model artifact for people."""
     manifest = artifact.manifest
     metrics = manifest.metrics
-    rows = [["file", f"{artifact.format.filename}, {artifact.file.stat().st_size / 1e6:.1f} MB"],
-            ["precision", manifest.precision.value]]
+    rows = [
+        ["file", f"{artifact.format.filename}, {artifact.file.stat().st_size / 1e6:.1f} MB"],
+        ["precision", manifest.precision.value],
+    ]
     if manifest.spec:
-        rows.append(["model", f"{manifest.spec.arch}, {manifest.spec.num_classes} classes, "
-                              f"{manifest.spec.preprocess.size} px"])
+        rows.append(
+            [
+                "model",
+                f"{manifest.spec.arch}, {manifest.spec.num_classes} classes, "
+                f"{manifest.spec.preprocess.size} px",
+            ]
+        )
     if "top1" in metrics:
         rows.append(["top-1", f"{metrics['top1']:.3f} on {metrics['n']} validation images"])
     for name in ("macs", "params"):

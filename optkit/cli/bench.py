@@ -34,19 +34,29 @@ def _number(value: float | None, form: str) -> str:
 
 def show(artifact: Artifact) -> None:
     """One line per model, runtime and batch size; reasons for what was not measured below."""
-    rows, reasons = [], {}
+    rows: list[list[str]] = []
+    reasons: dict[str, None] = {}  # a set that keeps its order
     for row in artifact.manifest.details["rows"]:
         name = short_name(row["name"])
         latency = row["latency_ms"] or {}
         rows.append(
-            [f"{name} ({row['precision']})", row["runtime"], str(row["batch"]),
-             " / ".join(_number(latency.get(name), ".2f") for name in ("p50", "p90", "p99")),
-             _number(row["throughput"], ".0f"), _number(row["top1"], ".3f"),
-             _number(row["macs"] and row["macs"] / 1e6, ",.0f"), _number(row["size_bytes"] / 1e6, ".1f")]
+            [
+                f"{name} ({row['precision']})",
+                row["runtime"],
+                str(row["batch"]),
+                " / ".join(_number(latency.get(name), ".2f") for name in ("p50", "p90", "p99")),
+                _number(row["throughput"], ".0f"),
+                _number(row["top1"], ".3f"),
+                _number(row["macs"] and row["macs"] / 1e6, ",.0f"),
+                _number(row["size_bytes"] / 1e6, ".1f"),
+            ]
         )
         reasons |= {f"{name}: {reason}": None for reason in row["not_measured"].values()}
-        reasons |= {f"{name}: p99 rests on {row['samples']} calls, 662 are needed; take it as indicative": None
-                    for percentile in row["indicative"] if percentile == "p99"}
+        reasons |= {
+            f"{name}: p99 rests on {row['samples']} calls, 662 are needed; take it as indicative": None
+            for percentile in row["indicative"]
+            if percentile == "p99"
+        }
     columns = ["model", "runtime", "batch", "p50 / p90 / p99 ms", "images/s", "top-1", "MMACs", "MB"]
     _console.table("bench", columns, rows)
     for reason in reasons:

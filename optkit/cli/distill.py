@@ -25,7 +25,7 @@ def expand(options: dict[str, Any]) -> Steps:
     steps: Steps = {}
     options = dict(options)
     if not _is_model(options["teacher"]):
-        shared = {key: options[key] for key in ("data", "seed") if key in options}
+        shared: dict[str, Any] = {key: options[key] for key in ("data", "seed") if key in options}
         steps["teacher"] = {"stage": "finetune", "arch": options["teacher"], **shared}
         options["teacher"] = "teacher"
     student = options.get("student")

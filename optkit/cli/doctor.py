@@ -43,12 +43,15 @@ def command(
             {"machine": facts, "packages": packages, "runtimes": unavailable_runtimes(), "advice": advice}
         )
         return
-    rows = [[name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
-            for name, value in facts.items()]
+    rows = [
+        [name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
+        for name, value in facts.items()
+    ]
     _console.table("machine", ["fact", "value"], rows)
     _console.table("packages", ["package", "version"], [[name, found] for name, found in packages.items()])
     _console.table(
-        "runtimes", ["runtime", "state"],
+        "runtimes",
+        ["runtime", "state"],
         [[name, why or "available"] for name, why in unavailable_runtimes().items()],
     )
     for line in advice:
@@ -57,8 +60,11 @@ def command(
 
 
 def _advice(facts: dict[str, Any]) -> list[str]:
-    found = [f"{name} is not installed; it is for {use}" for name, use in EXTRAS.items()
-             if machine.version(name) is None and not (name == "tensorrt" and machine.version("tensorrt-rtx"))]
+    found = [
+        f"{name} is not installed; it is for {use}"
+        for name, use in EXTRAS.items()
+        if machine.version(name) is None and not (name == "tensorrt" and machine.version("tensorrt-rtx"))
+    ]
     if not facts["gpus"]:
         found.append("No NVIDIA GPU is visible: engines can be built with tensorrt-rtx, but not executed.")
     features = set(facts["cpu_features"])

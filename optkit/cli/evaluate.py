@@ -21,7 +21,9 @@ HELP = """Measure the accuracy of a model file itself, whatever its format.
 
 def to_json(artifact: Artifact) -> dict[str, Any]:
     """`{"top1": …, "n": …}` and everything else that was measured."""
-    return artifact.manifest.metrics | artifact.manifest.details | {"warnings": list(artifact.manifest.warnings)}
+    return (
+        artifact.manifest.metrics | artifact.manifest.details | {"warnings": list(artifact.manifest.warnings)}
+    )
 
 
 def show(artifact: Artifact) -> None:
@@ -39,8 +41,10 @@ def show(artifact: Artifact) -> None:
     _console.table(
         "lowest recall",
         ["class", "recall", "precision", "images"],
-        [[str(row["class"]), f"{row['recall'] or 0:.3f}", f"{row['precision'] or 0:.3f}", str(row["n"])]
-         for row in weakest],
+        [
+            [str(row["class"]), f"{row['recall'] or 0:.3f}", f"{row['precision'] or 0:.3f}", str(row["n"])]
+            for row in weakest
+        ],
     )
 
 

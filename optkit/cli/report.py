@@ -24,7 +24,9 @@ def command(
     baseline: Annotated[
         str | None, typer.Option(help="Step that the others are compared with; default: the first one.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the report; default: the run's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the report; default: the run's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
 ) -> None:
     """Collect and render."""

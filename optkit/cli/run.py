@@ -38,11 +38,15 @@ def command(
         typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Change an option; may be repeated."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every step that has none of its own.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, show the plan, do nothing.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run; default: runs/<name of the recipe>.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress on stderr.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout; progress on stderr.")
+    ] = False,
 ) -> None:
     """Plan, run and report."""
     settings = list(overrides or []) + ([f"seed={seed}"] if seed is not None else [])
@@ -55,7 +59,9 @@ def command(
     _prepare(folder, plan)
     with _console.ConsoleReporter() as reporter:
         artifacts = pipeline.run(
-            plan, reporter, finished=lambda name, artifact: copy_artifact(artifact, folder / _folder_name(name))
+            plan,
+            reporter,
+            finished=lambda name, artifact: copy_artifact(artifact, folder / _folder_name(name)),
         )
     summary, paths = _report(folder)
     if as_json:
@@ -99,15 +105,28 @@ def _report(folder: Path) -> tuple[list[str], dict[str, Path]]:
 
 def _show_plan(plan: pipeline.Plan, as_json: bool) -> None:
     steps: list[dict[str, Any]] = [
-        {"step": step.name, "stage": step.stage, "key": step.key, "done": step.done,
-         "inputs": [name for names in step.inputs.values() for name in names]}
+        {
+            "step": step.name,
+            "stage": step.stage,
+            "key": step.key,
+            "done": step.done,
+            "inputs": [name for names in step.inputs.values() for name in names],
+        }
         for step in plan.steps.values()
     ]
     if as_json:
         _console.print_json({"recipe": plan.recipe.name, "steps": steps})
         return
-    rows = [[step["step"], step["stage"], ", ".join(step["inputs"]), step["key"],
-             "done" if step["done"] else "to do"] for step in steps]
+    rows = [
+        [
+            step["step"],
+            step["stage"],
+            ", ".join(step["inputs"]),
+            step["key"],
+            "done" if step["done"] else "to do",
+        ]
+        for step in steps
+    ]
     _console.table(f"plan of {plan.recipe.name}", ["step", "stage", "inputs", "key", "state"], rows)
 
 

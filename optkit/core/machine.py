@@ -77,8 +77,11 @@ def gpus() -> list[dict[str, str]]:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
     except (subprocess.SubprocessError, OSError):
         return []
-    return [dict(zip(fields, (cell.strip() for cell in line.split(",")), strict=False))
-            for line in answer.splitlines() if line.strip()]
+    return [
+        dict(zip(fields, (cell.strip() for cell in line.split(",")), strict=False))
+        for line in answer.splitlines()
+        if line.strip()
+    ]
 
 
 def compute_capability() -> str | None:

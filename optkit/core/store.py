@@ -41,7 +41,9 @@ def read_artifact(path: Path) -> Artifact:
         ) from None
     for name in manifest.files:
         if Path(name).is_absolute() or ".." in Path(name).parts or not (path / name).is_file():
-            raise InputError(f"The artifact {str(path)!r} lacks its file {name!r}.", hint="Run the step again.")
+            raise InputError(
+                f"The artifact {str(path)!r} lacks its file {name!r}.", hint="Run the step again."
+            )
     return Artifact(key=manifest.key, path=path, manifest=manifest)
 
 

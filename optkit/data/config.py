@@ -29,7 +29,8 @@ class DataConfig(Config):
         description="Folder (train/ + val/, or class folders), CSV file (path,label), 'digits' or 'synthetic'.",
     )
     val: str | None = Field(
-        default=None, description="Folder or CSV of the validation images; default: train/ + val/, or a split."
+        default=None,
+        description="Folder or CSV of the validation images; default: train/ + val/, or a split.",
     )
     val_fraction: float = Field(
         default=0.2, gt=0, lt=1, description="Share held out, stratified, when there is no validation set."

@@ -51,9 +51,7 @@ def normalise(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.f
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def batches(
-    images: ImageSet, preprocess: Preprocess, batch_size: int, reporter: Reporter
-) -> Iterator[Batch]:
+def batches(images: ImageSet, preprocess: Preprocess, batch_size: int, reporter: Reporter) -> Iterator[Batch]:
     """Every image once, in order. An image that turns out corrupt is left out and warned of."""
     for start in range(0, len(images), batch_size):
         indices, pixels = [], []

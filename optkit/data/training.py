@@ -97,7 +97,9 @@ class TrainingData:
     def report_skipped(self, reporter: Reporter) -> None:
         """Warn of the images that turned out corrupt on the way."""
         if self.skipped:
-            reporter.warn(f"Skipped {len(self.skipped)} corrupt images: {', '.join(sorted(self.skipped)[:5])}.")
+            reporter.warn(
+                f"Skipped {len(self.skipped)} corrupt images: {', '.join(sorted(self.skipped)[:5])}."
+            )
 
     def _batch(self, samples: list[Sample]) -> TrainingBatch:
         views = [

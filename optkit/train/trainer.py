@@ -26,7 +26,7 @@ class Trainer:
     """
 
     module: nn.Module
-    config: TrainConfig
+    options: TrainConfig
     fabric: Fabric
     val_batches: Callable[[], Iterable[Any]]
     val_count: int
@@ -37,7 +37,12 @@ class Trainer:
         """Train the classifier on the features of `count` images, computed once."""
         features, labels = compute_features(self.module, batches, count, self.fabric, self.reporter)
         self.history += fit_head(
-            self.module, features, labels, epochs, self.config, self.fabric, self.reporter
+            self.module,
+            features,
+            labels,
+            self.options.model_copy(update={"epochs": epochs}),
+            self.fabric,
+            self.reporter,
         )
         if self.history:
             self.history[-1] |= self._validate(self.fabric.autocast)
@@ -46,7 +51,10 @@ class Trainer:
         """Train what is not frozen."""
         self.module.to(self.fabric.device, memory_format=torch.channels_last)
         self.history += fit(
-            self.module, phase, self.config, self.fabric, lambda: self._validate(self.fabric.autocast),
+            self.module,
+            phase,
+            self.fabric,
+            lambda: self._validate(self.fabric.autocast),
             self.reporter,
         )
 
@@ -72,4 +80,3 @@ class Trainer:
 
     def _validate(self, autocast: Callable[[], Any]) -> dict[str, float]:
         return evaluate_module(self.module, self.val_batches(), self.val_count, self.reporter, autocast)
-

@@ -43,9 +43,14 @@ def test_nothing_is_visible_before_the_commit(tmp_path: Path) -> None:
 
 def test_a_failing_step_leaves_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(RuntimeError), store.workdir("k1") as folder:
-        (folder / "model.onnx").write_bytes(b"half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with store.workdir("k1") as folder:
+            (folder / "model.onnx").write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert list((tmp_path / "work").iterdir()) == []
 
 

@@ -61,8 +61,11 @@ def test_a_model_is_measured_on_images_it_was_not_trained_on(photos: Path) -> No
 
 def test_csv_paths_are_relative_to_the_file_and_numbers_sort_as_numbers(photos: Path) -> None:
     table = photos.parent / "list.csv"
-    lines = [f"photos/{name}/{index}.jpg,{label}" for name, label in (("cat", 10), ("dog", 9))
-             for index in range(5)]
+    lines = [
+        f"photos/{name}/{index}.jpg,{label}"
+        for name, label in (("cat", 10), ("dog", 9))
+        for index in range(5)
+    ]
     table.write_text("path,label\n" + "\n".join(lines))
     data = load(table)
     assert data.class_names == ("9", "10")
@@ -71,8 +74,11 @@ def test_csv_paths_are_relative_to_the_file_and_numbers_sort_as_numbers(photos: 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("file,class\na,b", "lacks the columns"), ("path,label\n", "lists no image"),
-     ("path,label\nnope.jpg,a", "None of the 1 images")],
+    [
+        ("file,class\na,b", "lacks the columns"),
+        ("path,label\n", "lists no image"),
+        ("path,label\nnope.jpg,a", "None of the 1 images"),
+    ],
 )
 def test_a_wrong_csv(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x.csv").write_text(text)
@@ -92,7 +98,9 @@ def test_corrupt_images_are_counted_named_and_skipped(photos: Path) -> None:
     reporter = SilentReporter()
     data = load_data(DataConfig(path=str(photos)), reporter)
     assert {entry["file"]: entry["reason"] for entry in data.summary()["corrupt"]} == {
-        "cat/empty.jpg": "empty file", "cat/text.png": "not an image", "dog/half.jpg": "truncated JPEG",
+        "cat/empty.jpg": "empty file",
+        "cat/text.png": "not an image",
+        "dog/half.jpg": "truncated JPEG",
     }
     assert len(data.whole) == 21
     assert "3 corrupt images" in reporter.warnings[0]

@@ -75,8 +75,13 @@ def test_calibration_images_are_drawn_from_every_class() -> None:
 
 
 def training(images: ImageSet, **options: object) -> TrainingData:
-    settings = {"preprocesses": [Preprocess(size=8), Preprocess(size=16)], "augmentation": Augmentation(0.5, True),
-                "batch_size": 4, "seed": 0, "workers": 0}
+    settings = {
+        "preprocesses": [Preprocess(size=8), Preprocess(size=16)],
+        "augmentation": Augmentation(0.5, True),
+        "batch_size": 4,
+        "seed": 0,
+        "workers": 0,
+    }
     return TrainingData(images, **(settings | options))
 
 

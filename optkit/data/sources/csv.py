@@ -29,9 +29,11 @@ def load(path: str, config: DataConfig) -> Listing:
         else:
             good.append((name, label))
     if not good:
-        raise InputError(f"None of the {len(rows)} images in {path!r} can be read.",
-                         why=f"The first: {corrupt[0]['file']}: {corrupt[0]['reason']}.",
-                         hint="Paths in the file are relative to the file's folder.")
+        raise InputError(
+            f"None of the {len(rows)} images in {path!r} can be read.",
+            why=f"The first: {corrupt[0]['file']}: {corrupt[0]['reason']}.",
+            hint="Paths in the file are relative to the file's folder.",
+        )
     images = ImageSet(
         class_names=tuple(names),
         ids=tuple(name for name, _ in good),
@@ -53,7 +55,9 @@ def _rows(file: Path) -> list[tuple[str, str]]:
                 )
             rows = [(row["path"] or "", row["label"] or "") for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{str(file)!r} is not a CSV file.", why=str(error), hint="Save it as UTF-8.") from None
+        raise InputError(
+            f"{str(file)!r} is not a CSV file.", why=str(error), hint="Save it as UTF-8."
+        ) from None
     if not rows:
         raise InputError(f"{str(file)!r} lists no image.", hint="Add a line per image.")
     return rows

@@ -35,6 +35,6 @@ def unavailable() -> str | None:
     return None
 
 
-def open_session(artifact: Artifact, options: SessionOptions) -> EngineSession:  # noqa: ARG001
+def open_session(artifact: Artifact, options: SessionOptions) -> EngineSession:
     """Load an engine on the current CUDA device."""
     return EngineSession(artifact.file, artifact.precision.value)

@@ -24,14 +24,27 @@ class Config(StageConfig):
         Input("student", (Format.TORCH,), "a trained model that learns on, instead of --arch", optional=True),
     )
 
-    arch: str = Field(default="lite0", description="Architecture of the student, when it starts from pretrained weights.")
-    weights: str = Field(default="auto", description="The student's weights: auto, hub, package, scratch, or a file.")
-    size: int | None = Field(default=None, ge=16, description="The student's input size; default: its own, or the data set's.")
-    head_epochs: int = Field(default=30, ge=0, description="Epochs of the student's new head on cached features.")
-    loss: str = Field(default="kl", description="Distillation loss: " + ", ".join(discover.names(LOSSES)) + ".")
+    arch: str = Field(
+        default="lite0", description="Architecture of the student, when it starts from pretrained weights."
+    )
+    weights: str = Field(
+        default="auto", description="The student's weights: auto, hub, package, scratch, or a file."
+    )
+    size: int | None = Field(
+        default=None, ge=16, description="The student's input size; default: its own, or the data set's."
+    )
+    head_epochs: int = Field(
+        default=30, ge=0, description="Epochs of the student's new head on cached features."
+    )
+    loss: str = Field(
+        default="kl", description="Distillation loss: " + ", ".join(discover.names(LOSSES)) + "."
+    )
     temperature: float = Field(default=2.0, gt=0, description="Softening of both networks' logits.")
     distill_weight: float = Field(
-        default=0.9, ge=0, le=1, description="Share of the distillation loss; the rest is cross-entropy with the labels."
+        default=0.9,
+        ge=0,
+        le=1,
+        description="Share of the distillation loss; the rest is cross-entropy with the labels.",
     )
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
@@ -40,4 +53,6 @@ class Config(StageConfig):
         """The loss is one that exists."""
         super().check()
         if self.loss not in discover.names(LOSSES):
-            raise UsageError(f"Unknown distillation loss {self.loss!r}.", hint=closest(self.loss, discover.names(LOSSES)))
+            raise UsageError(
+                f"Unknown distillation loss {self.loss!r}.", hint=closest(self.loss, discover.names(LOSSES))
+            )

@@ -14,7 +14,7 @@ from optkit.data.load import check_classes, load_data
 from optkit.data.loading import batches
 from optkit.data.training import training_data
 from optkit.measure.cost import module_cost
-from optkit.models.build import check_arch, default_preprocess
+from optkit.models.build import check_arch, fits_pretrained, new_spec
 from optkit.models.checkpoint import load_module, save_checkpoint
 from optkit.models.weights import pretrained
 from optkit.stages.distill.config import LOSSES, Config
@@ -31,15 +31,17 @@ def check(config: Config) -> None:
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """A given student goes on learning; a new one first gets a head, as in fine-tuning."""
-    reporter, options = context.reporter, config.train
+    reporter = context.reporter
     data = load_data(config.data, reporter)
     teacher = next(iter(inputs["teacher"].values()))
     check_classes(teacher.spec.class_names, data)
     given = next(iter(inputs["student"].values()), None)
-    spec = given.spec if given else _student_spec(config, data)
+    spec = given.spec if given else _new_spec(config, data)
     check_classes(spec.class_names, data)
-    fabric = make_fabric(options, spec.preprocess.size, config.seed)
+    fabric = make_fabric(config.train, spec.preprocess.size, config.seed)
     module, origin = _student(config, given, spec, reporter)
+    fits = origin != "scratch" and fits_pretrained(spec.arch, spec.preprocess.size)
+    options = config.train.completed(fits, "all")
     images = partial(
         batches, preprocess=spec.preprocess, batch_size=2 * options.batch_size, reporter=reporter
     )
@@ -47,12 +49,18 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     if given is None and origin != "scratch":
         trainer.fit_head(images(data.train), len(data.train), config.head_epochs)
     unfreeze(module, "all" if origin == "scratch" else options.unfreeze)
-    training = training_data(data, [spec.preprocess, teacher.spec.preprocess], options.batch_size,
-                             options.crop, config.seed, options.workers)
+    training = training_data(
+        data,
+        [spec.preprocess, teacher.spec.preprocess],
+        options.batch_size,
+        options.crop,
+        config.seed,
+        options.workers,
+    )
     loss = discover.load(LOSSES, config.loss, "distillation loss").loss
     teacher_module = load_module(teacher).to(fabric.device)
     objective = distillation(teacher_module, loss, config.distill_weight, config.temperature, fabric.autocast)
-    trainer.fit(Phase("distill", options.epochs, options.lr, training.steps, training.epoch, objective))
+    trainer.fit(Phase("distill", options, training.steps, training.epoch, objective))
     metrics = trainer.finish()
     training.report_skipped(reporter)
     cost = module_cost(module, spec.preprocess.size)
@@ -66,16 +74,8 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     )
 
 
-def _student_spec(config: Config, data: Dataset) -> ModelSpec:
-    own = default_preprocess(config.arch)
-    size = config.size or min(own.size, data.listing.native_size or own.size)
-    return ModelSpec(
-        arch=config.arch,
-        num_classes=len(data.class_names),
-        class_names=data.class_names,
-        preprocess=own.model_copy(update={"size": size}),
-        trained_on=data.digest,
-    )
+def _new_spec(config: Config, data: Dataset) -> ModelSpec:
+    return new_spec(config.arch, data.class_names, config.size, data.listing.native_size, data.digest)
 
 
 def _student(

@@ -22,7 +22,9 @@ class Config(StageConfig):
         default=None, ge=16, description="Input size in pixels; default: the model's, or the data set's own."
     )
     head_epochs: int = Field(
-        default=30, ge=0, description="Epochs of the new head on cached features, before anything else is trained."
+        default=30,
+        ge=0,
+        description="Epochs of the new head on cached features, before anything else is trained.",
     )
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

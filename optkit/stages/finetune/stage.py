@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from optkit.core.types import Artifact, Context, Format, ModelSpec, Output
+from optkit.core.types import Artifact, Context, Format, Output
 from optkit.data.load import load_data
 from optkit.data.loading import batches
 from optkit.data.training import training_data
 from optkit.measure.cost import module_cost
-from optkit.models.build import check_arch, default_preprocess
+from optkit.models.build import check_arch, fits_pretrained, new_spec
 from optkit.models.checkpoint import save_checkpoint
 from optkit.models.weights import pretrained
 from optkit.stages.finetune.config import Config
@@ -17,6 +17,8 @@ from optkit.train.freezing import unfreeze
 from optkit.train.loop import Phase, make_fabric
 from optkit.train.objectives import classification
 from optkit.train.trainer import Trainer
+
+LAST_BLOCKS = 2  # what learns by default where pretrained features fit
 
 
 def check(config: Config) -> None:
@@ -26,30 +28,26 @@ def check(config: Config) -> None:
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Head on cached features, then the chosen blocks; from scratch, everything at once."""
-    reporter, options = context.reporter, config.train
+    reporter = context.reporter
     data = load_data(config.data, reporter)
-    own = default_preprocess(config.arch)
-    size = config.size or min(own.size, data.listing.native_size or own.size)
-    spec = ModelSpec(
-        arch=config.arch,
-        num_classes=len(data.class_names),
-        class_names=data.class_names,
-        preprocess=own.model_copy(update={"size": size}),
-        trained_on=data.digest,
-    )
+    spec = new_spec(config.arch, data.class_names, config.size, data.listing.native_size, data.digest)
+    size = spec.preprocess.size
+    fabric = make_fabric(config.train, size, config.seed)
+    module, origin = pretrained(config.arch, spec.num_classes, config.weights, reporter)
+    fits = origin != "scratch" and fits_pretrained(config.arch, size)
+    options = config.train.completed(fits, LAST_BLOCKS)
     images = partial(
         batches, preprocess=spec.preprocess, batch_size=2 * options.batch_size, reporter=reporter
     )
-    training = training_data(data, [spec.preprocess], options.batch_size, options.crop, config.seed,
-                             options.workers)
-    fabric = make_fabric(options, size, config.seed)
-    module, origin = pretrained(config.arch, spec.num_classes, config.weights, reporter)
+    training = training_data(
+        data, [spec.preprocess], options.batch_size, options.crop, config.seed, options.workers
+    )
     trainer = Trainer(module, options, fabric, partial(images, data.val), len(data.val), reporter)
     if origin != "scratch":
         trainer.fit_head(images(data.train), len(data.train), config.head_epochs)
     unfreeze(module, "all" if origin == "scratch" else options.unfreeze)
     objective = classification(options.label_smoothing)
-    trainer.fit(Phase("blocks", options.epochs, options.lr, training.steps, training.epoch, objective))
+    trainer.fit(Phase("blocks", options, training.steps, training.epoch, objective))
     metrics = trainer.finish()
     training.report_skipped(reporter)
     cost = module_cost(module, size)

@@ -27,14 +27,22 @@ class Config(StageConfig):
     """A model file and, where it does not say so itself, how its input is made."""
 
     path: str = Field(description="Model file: .onnx, .safetensors, .pth (state_dict) or .plan.")
-    arch: str | None = Field(default=None, description="Architecture of a bare checkpoint (b0, lite0, any timm name).")
+    arch: str | None = Field(
+        default=None, description="Architecture of a bare checkpoint (b0, lite0, any timm name)."
+    )
     size: int | None = Field(default=None, gt=0, description="Input size in pixels.")
-    mean: tuple[float, float, float] | None = Field(default=None, description="Mean of the input, RGB in [0, 1].")
-    std: tuple[float, float, float] | None = Field(default=None, description="Standard deviation, RGB in [0, 1].")
+    mean: tuple[float, float, float] | None = Field(
+        default=None, description="Mean of the input, RGB in [0, 1]."
+    )
+    std: tuple[float, float, float] | None = Field(
+        default=None, description="Standard deviation, RGB in [0, 1]."
+    )
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(
         default=None, description="How images are resized."
     )
-    crop_pct: float | None = Field(default=None, gt=0, le=1, description="Share of the shorter side that is kept.")
+    crop_pct: float | None = Field(
+        default=None, gt=0, le=1, description="Share of the shorter side that is kept."
+    )
     crop_mode: Literal["center", "squash"] | None = Field(
         default=None, description="center: crop the middle; squash: resize the whole image."
     )

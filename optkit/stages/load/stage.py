@@ -27,7 +27,7 @@ from optkit.runtimes import tensorrt
 from optkit.stages.load.config import Config
 
 
-def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:  # noqa: ARG001
+def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Check the file, learn its spec, and write it under the artifact's own name."""
     target = context.workdir / config.produces().filename
     take = {Format.ONNX: _take_onnx, Format.TORCH: _take_checkpoint, Format.ENGINE: _take_engine}

