@@ -11,6 +11,7 @@ import typer
 
 import optkit
 from optkit.cli import _console
+from optkit.cli._run import StageCommand
 from optkit.core import discover, errors
 
 HELP = """From a fine-tuned image classifier to the fastest engine within an accuracy budget, with proof.
@@ -32,19 +33,27 @@ def commands() -> list[str]:
     return [name for name in discover.names(__name__) if not name.startswith("_")]
 
 
-def build_app() -> typer.Typer:
-    """The application with all its commands; imports nothing heavy."""
+def build_app(wanted: str | None = None) -> typer.Typer:
+    """The application; of commands other than `wanted` (None: all) only the help, which is quicker."""
     app = typer.Typer(
-        help=HELP,
         no_args_is_help=True,
-        rich_markup_mode="markdown",
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=HELP)(_root)
     for name in commands():
-        app.command(name)(importlib.import_module(f"{__name__}.{name}").command)
+        module = importlib.import_module(f"{__name__}.{name}")
+        command = module.command
+        if isinstance(command, StageCommand):
+            command = command.build() if wanted in (None, name) else _not_built
+        app.command(name, help=module.HELP)(command)
     return app
+
+
+def _not_built() -> None:
+    """Stands for a command that nobody asked for."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -72,7 +81,8 @@ def execute(arguments: list[str]) -> int:
     """Run one command; returns its exit code."""
     as_json = "--json" in arguments
     try:
-        result = build_app()(_split_triples(arguments), prog_name="optkit", standalone_mode=False)
+        wanted = next((argument for argument in arguments if not argument.startswith("-")), "")
+        result = build_app(wanted)(_split_triples(arguments), prog_name="optkit", standalone_mode=False)
     except errors.OptkitError as error:
         _console.print_error(error, as_json)
         return error.exit_code

@@ -21,8 +21,13 @@ def reference() -> str:
     for name, command in sorted(group.commands.items()):
         context = typer.Context(command, info_name=f"optkit {name}")
         usage = " ".join([f"optkit {name}", *_arguments(command)])
-        parts.append(f"### `{usage}`\n\n{(command.help or '').strip()}\n\n{_options(command, context)}")
+        parts.append(f"### `{usage}`\n\n{_markdown(command.help or '')}\n\n{_options(command, context)}")
     return "\n\n".join(parts)
+
+
+def _markdown(text: str) -> str:
+    """Help text of the terminal → Markdown."""
+    return text.strip().replace("[bold]", "**").replace("[/]", "**").replace("\\[", "[")
 
 
 def _arguments(command: Any) -> list[str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optkit import pipeline
 from optkit.cli import _console
-from optkit.cli._options import make_command, nest, stage_options
-from optkit.core.store import Store, copy_artifact
-from optkit.core.types import Artifact
-from optkit.recipe import recipe_from_value
+
+if TYPE_CHECKING:
+    from optkit.core.types import Artifact
 
 RUNS = Path("runs")
 STORE = RUNS / ".store"
@@ -20,48 +19,60 @@ STORE = RUNS / ".store"
 Steps = dict[str, dict[str, Any]]
 
 
-def stage_command(
-    stage: str,
-    help: str,
-    show: Callable[[Artifact], None],
-    to_json: Callable[[Artifact], dict[str, Any]],
-    next_command: Callable[[Artifact, str], str],
-    positional: tuple[str, ...] = (),
-    hidden: tuple[str, ...] = (),
-    expand: Callable[[dict[str, Any]], Steps] | None = None,
-) -> Callable[..., None]:
-    """The command of a stage.
+@dataclass(frozen=True)
+class StageCommand:
+    """The command of a stage; its options are read from the stage's Config when they are needed.
 
     `show` prints the result for people, `to_json` says it to programs, `next_command(artifact, where)` is
-    what to type next. `expand` turns the step's options into several steps, the last of which is the result.
+    what to type next. `positional` and `hidden` are as in `stage_options`; `expand` turns the step's options
+    into several steps, the last of which is the result.
     """
-    own, load = stage_options(stage, positional, hidden)
 
-    def body(values: dict[str, Any], out: Path | None, as_json: bool) -> None:
-        options = nest(own, values)
-        steps = expand(options) if expand else {stage: {"stage": stage, **options}}
-        recipe = recipe_from_value(
-            {"name": stage, "load": nest(load, values), "steps": steps}, f"optkit {stage}"
-        )
-        plan = pipeline.plan(recipe, Store(STORE))
+    stage: str
+    help: str
+    show: Callable[[Artifact], None]
+    to_json: Callable[[Artifact], dict[str, Any]]
+    next_command: Callable[[Artifact, str], str]
+    positional: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    expand: Callable[[dict[str, Any]], Steps] | None = None
+
+    def build(self) -> Callable[..., None]:
+        """The function that typer calls."""
+        from optkit.cli._options import make_command, nest, stage_options
+
+        own, load = stage_options(self.stage, self.positional, self.hidden)
+
+        def body(values: dict[str, Any], out: Path | None, as_json: bool) -> None:
+            self._run(nest(own, values), nest(load, values), out, as_json)
+
+        return make_command(body, own + load, self.help)
+
+    def _run(self, options: dict[str, Any], load: dict[str, Any], out: Path | None, as_json: bool) -> None:
+        from optkit import pipeline
+        from optkit.core.store import Store, copy_artifact
+        from optkit.recipe import recipe_from_value
+
+        steps = self.expand(options) if self.expand else {self.stage: {"stage": self.stage, **options}}
+        value = {"name": self.stage, "load": load, "steps": steps}
+        plan = pipeline.plan(recipe_from_value(value, f"optkit {self.stage}"), Store(STORE))
         last = list(plan.steps)[-1]
         measures = plan.steps[last].config.measures
         with _console.ConsoleReporter() as reporter:
             # A measurement is asked for to be made now; a model is the same one when made again.
             fresh = frozenset({last} if measures else ())
             artifact = pipeline.run(plan, reporter, fresh)[last]
-        where = out or RUNS / stage
-        if out or not measures:
+        where = out or RUNS / self.stage
+        is_kept = out is not None or not measures
+        if is_kept:
             copy_artifact(artifact, where)
         if as_json:
-            _console.print_json(to_json(artifact) | ({"path": str(where)} if out or not measures else {}))
+            _console.print_json(self.to_json(artifact) | ({"path": str(where)} if is_kept else {}))
         else:
-            show(artifact)
-            if out or not measures:
+            self.show(artifact)
+            if is_kept:
                 _console.err.print(f"saved in {where}", highlight=False)
-        _console.next_command(next_command(artifact, shlex.quote(str(where))))
-
-    return make_command(body, own + load, help)
+        _console.next_command(self.next_command(artifact, shlex.quote(str(where))))
 
 
 def model_to_json(artifact: Artifact) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import stage_command
-from optkit.core.types import Artifact
+from optkit.cli._run import StageCommand
+
+if TYPE_CHECKING:
+    from optkit.core.types import Artifact
 
 HELP = """Measure models side by side: latency, throughput, accuracy of the file itself, MACs, bytes.
 
 Models are artifact folders, .onnx files, checkpoints or engines, one or several; the first is the baseline.
 
-**Examples**
+[bold]Examples[/]
 
     optkit bench engine.plan
 
@@ -74,4 +76,4 @@ def next_command(artifact: Artifact, where: str) -> str:
     return f"optkit bench {names} --json > bench.json"
 
 
-command = stage_command("bench", HELP, show, to_json, next_command, positional=("models",))
+command = StageCommand("bench", HELP, show, to_json, next_command, positional=("models",))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import Steps, stage_command
-from optkit.core.types import Artifact
+from optkit.cli._run import StageCommand, Steps
 
 SUFFIXES = (".onnx", ".safetensors", ".pth", ".pt", ".plan", ".engine")
+
+if TYPE_CHECKING:
+    from optkit.core.types import Artifact
 
 HELP = """Count multiply-adds (MACs) and parameters, in total and layer by layer.
 
 One MAC is one multiplication with its addition: papers' "FLOPs" of EfficientNet are MACs.
 
-**Examples**
+[bold]Examples[/]
 
     optkit cost b0
 
@@ -53,7 +55,7 @@ def expand(options: dict[str, Any]) -> Steps:
     return {"cost": {"stage": "cost", **options}}
 
 
-command = stage_command(
+command = StageCommand(
     "cost",
     HELP,
     show,

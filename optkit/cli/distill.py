@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from optkit.cli._run import Steps, model_to_json, show_model, stage_command
+from optkit.cli._run import StageCommand, Steps, model_to_json, show_model
 
 HELP = """Distil a large teacher into a small student.
 
 Teacher and student are architectures or trained artifacts. A teacher that is only named is fine-tuned first,
 with the defaults of `optkit finetune`, and kept for the next time.
 
-**Examples**
+[bold]Examples[/]
 
     optkit distill --teacher b7 --student b0
 
@@ -40,7 +40,7 @@ def _is_model(name: str) -> bool:
     return Path(name).exists() or "/" in name or Path(name).suffix in (".safetensors", ".pth", ".pt")
 
 
-command = stage_command(
+command = StageCommand(
     "distill",
     HELP,
     show_model,

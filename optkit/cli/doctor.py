@@ -14,7 +14,7 @@ from optkit.core import machine
 
 HELP = """Say what this machine is, what is installed, and what is missing for which command.
 
-**Examples**
+[bold]Examples[/]
 
     optkit doctor
 
@@ -74,6 +74,3 @@ def _advice(facts: dict[str, Any]) -> list[str]:
     if free < FREE_BYTES:
         found.append(f"Only {free / 1e9:.1f} GB are free on this disk.")
     return found
-
-
-command.__doc__ = HELP

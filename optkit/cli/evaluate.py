@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import stage_command
-from optkit.core.types import Artifact
+from optkit.cli._run import StageCommand
+
+if TYPE_CHECKING:
+    from optkit.core.types import Artifact
 
 HELP = """Measure the accuracy of a model file itself, whatever its format.
 
-**Examples**
+[bold]Examples[/]
 
     optkit evaluate ft/ --data photos/
 
@@ -53,4 +55,4 @@ def next_command(artifact: Artifact, where: str) -> str:
     return f"optkit bench MODEL OTHER --data {shlex.quote(artifact.manifest.config['data']['path'])}"
 
 
-command = stage_command("evaluate", HELP, show, to_json, next_command, positional=("model",))
+command = StageCommand("evaluate", HELP, show, to_json, next_command, positional=("model",))

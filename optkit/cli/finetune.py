@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from optkit.cli._run import model_to_json, show_model, stage_command
+from optkit.cli._run import StageCommand, model_to_json, show_model
 
 HELP = """Fine-tune a classifier: a new head on cached features first, then the network.
 
-**Examples**
+[bold]Examples[/]
 
     optkit finetune
 
@@ -15,7 +15,7 @@ HELP = """Fine-tune a classifier: a new head on cached features first, then the 
     optkit finetune --data photos/ --arch lite0 --weights package --unfreeze 2 --epochs 3
 """
 
-command = stage_command(
+command = StageCommand(
     "finetune",
     HELP,
     show_model,

@@ -6,19 +6,19 @@ from typing import Annotated
 
 import typer
 
-from optkit import pipeline
 from optkit.cli import _console
 from optkit.core import discover
 
 HELP = """List stages, runtimes and plug-ins, and why a runtime is not available here.
 
-**Examples**
+[bold]Examples[/]
 
     optkit list
 
     optkit list --json
 """
 
+STAGES = "optkit.stages"
 PLUGINS = {
     "data sources": "optkit.data.sources",
     "distillation losses": "optkit.train.losses",
@@ -35,9 +35,9 @@ def command(
     plugins = {kind: discover.names(package) for kind, package in PLUGINS.items()}
     runtimes = unavailable_runtimes()
     if as_json:
-        _console.print_json({"stages": discover.names(pipeline.STAGES), **plugins, "runtimes": runtimes})
+        _console.print_json({"stages": discover.names(STAGES), **plugins, "runtimes": runtimes})
         return
-    rows = [["stages", ", ".join(discover.names(pipeline.STAGES))]]
+    rows = [["stages", ", ".join(discover.names(STAGES))]]
     rows += [[kind, ", ".join(names)] for kind, names in plugins.items()]
     _console.table("plug-ins", ["kind", "names"], rows)
     _console.table(
@@ -52,6 +52,3 @@ def unavailable_runtimes() -> dict[str, str | None]:
         name: discover.load("optkit.runtimes", name, "runtime").unavailable()
         for name in discover.names("optkit.runtimes")
     }
-
-
-command.__doc__ = HELP

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import stage_command
-from optkit.core.types import Artifact
+from optkit.cli._run import StageCommand
+
+if TYPE_CHECKING:
+    from optkit.core.types import Artifact
 
 HELP = """Name what is on an image, on every image of a folder, or of a pattern.
 
-**Examples**
+[bold]Examples[/]
 
     optkit predict ft/ cat.jpg
 
@@ -32,7 +34,7 @@ def show(artifact: Artifact) -> None:
     _console.table("predict", ["image", "classes"], rows)
 
 
-command = stage_command(
+command = StageCommand(
     "predict",
     HELP,
     show,

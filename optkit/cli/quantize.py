@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from optkit.cli._run import model_to_json, show_model, stage_command
-from optkit.core.types import Artifact
+from typing import TYPE_CHECKING
+
+from optkit.cli._run import StageCommand, model_to_json, show_model
+
+if TYPE_CHECKING:
+    from optkit.core.types import Artifact
 
 HELP = """Quantise an ONNX classifier to INT8, for the runtime that will execute it.
 
 A file suits one target: what TensorRT takes is slow in ONNX Runtime, and the reverse is refused.
 
-**Examples**
+[bold]Examples[/]
 
     optkit quantize onnx/ --data photos/ --target onnxruntime --out int8/
 
@@ -24,4 +28,4 @@ def next_command(artifact: Artifact, where: str) -> str:
     return f"optkit bench {where} --data photos/"
 
 
-command = stage_command("quantize", HELP, show_model, model_to_json, next_command, positional=("model",))
+command = StageCommand("quantize", HELP, show_model, model_to_json, next_command, positional=("model",))

@@ -11,7 +11,7 @@ from optkit.cli import _console
 
 HELP = """Make the report of a run again, from its manifests alone.
 
-**Examples**
+[bold]Examples[/]
 
     optkit report runs/quickstart
 
@@ -42,6 +42,3 @@ def command(
         for path in paths.values():
             _console.out.print(str(path), markup=False, highlight=False, soft_wrap=True)
     _console.next_command(f"open {paths['html']} in a browser")
-
-
-command.__doc__ = HELP

@@ -6,22 +6,23 @@ import json
 import shlex
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from optkit import pipeline, recipe
 from optkit.cli import _console
 from optkit.cli._run import RUNS, STORE
 from optkit.core.errors import UsageError
-from optkit.core.store import Store, copy_artifact, write_atomically
-from optkit.core.types import MANIFEST, Artifact
+
+if TYPE_CHECKING:
+    from optkit.core.types import Artifact
+    from optkit.pipeline import Plan
 
 HELP = """Run a recipe: every step that is not done yet, then the report.
 
 A run that was cut off goes on where it stopped when the command is given again.
 
-**Examples**
+[bold]Examples[/]
 
     optkit run recipes/quickstart.yaml
 
@@ -49,6 +50,9 @@ def command(
     ] = False,
 ) -> None:
     """Plan, run and report."""
+    from optkit import pipeline, recipe
+    from optkit.core.store import Store, copy_artifact
+
     settings = list(overrides or []) + ([f"seed={seed}"] if seed is not None else [])
     loaded = recipe.recipe_from_yaml(recipe_file, settings)
     plan = pipeline.plan(loaded, Store(STORE))
@@ -73,16 +77,17 @@ def command(
     _console.next_command(f"optkit run {shlex.quote(str(recipe_file))} --set STEP.OPTION=VALUE")
 
 
-command.__doc__ = HELP
-
-
 def _folder_name(name: str) -> str:
     """A step's folder; a file that was named directly gets its stem."""
     return name if "/" not in name and "." not in name else Path(name).stem
 
 
-def _prepare(folder: Path, plan: pipeline.Plan) -> None:
+def _prepare(folder: Path, plan: Plan) -> None:
     """Keep the recipe with the run, and drop the steps of an older one; the store still has them."""
+    from optkit.core.store import write_atomically
+    from optkit.core.types import MANIFEST
+    from optkit.recipe import recipe_to_yaml
+
     if folder.exists() and any(folder.iterdir()) and not (folder / "recipe.yaml").is_file():
         raise UsageError(
             f"{str(folder)!r} exists and is not a run.",
@@ -93,7 +98,7 @@ def _prepare(folder: Path, plan: pipeline.Plan) -> None:
     for old in folder.glob(f"*/{MANIFEST}"):
         if old.parent.name not in wanted:
             shutil.rmtree(old.parent)
-    write_atomically(folder / "recipe.yaml", recipe.recipe_to_yaml(plan.recipe))
+    write_atomically(folder / "recipe.yaml", recipe_to_yaml(plan.recipe))
 
 
 def _report(folder: Path) -> tuple[list[str], dict[str, Path]]:
@@ -103,7 +108,7 @@ def _report(folder: Path) -> tuple[list[str], dict[str, Path]]:
     return text.headline(report), render.render(report, folder)
 
 
-def _show_plan(plan: pipeline.Plan, as_json: bool) -> None:
+def _show_plan(plan: Plan, as_json: bool) -> None:
     steps: list[dict[str, Any]] = [
         {
             "step": step.name,

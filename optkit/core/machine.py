@@ -7,7 +7,6 @@ import platform
 import shutil
 import subprocess
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,8 @@ PACKAGES = (
 
 def version(package: str) -> str | None:
     """Installed version of a distribution, None when absent."""
+    from importlib import metadata  # slow to import, and --help needs no versions
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -39,9 +39,12 @@ class Precision(StrEnum):
 
 
 class Record(BaseModel):
-    """Base of everything that is stored: immutable, and strict about unknown keys."""
+    """Base of everything that is stored: immutable, and strict about unknown keys.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Validators are built at first use: `optkit --help` needs none of them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Preprocess(Record):

@@ -46,8 +46,8 @@ class Config(StageConfig):
         le=1,
         description="Share of the distillation loss; the rest is cross-entropy with the labels.",
     )
-    data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
+    data: DataConfig = Field(default_factory=DataConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
 
     def check(self) -> None:
         """The loss is one that exists."""

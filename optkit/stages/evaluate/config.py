@@ -21,7 +21,7 @@ class Config(StageConfig):
     )
     measures: ClassVar[bool] = True
 
-    data: DataConfig = DataConfig()
+    data: DataConfig = Field(default_factory=DataConfig)
     split: Literal["train", "val"] = Field(
         default="val",
         description="Which images. val: the validation images; where there are none, every image, unless the "

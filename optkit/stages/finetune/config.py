@@ -26,5 +26,5 @@ class Config(StageConfig):
         ge=0,
         description="Epochs of the new head on cached features, before anything else is trained.",
     )
-    data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
+    data: DataConfig = Field(default_factory=DataConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)

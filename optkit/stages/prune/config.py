@@ -44,8 +44,8 @@ class Config(StageConfig):
     distill_weight: float = Field(
         default=0.9, ge=0, le=1, description="Share of the distillation loss from the dense model."
     )
-    data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
+    data: DataConfig = Field(default_factory=DataConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
 
     def check(self) -> None:
         """The criterion is one that exists."""

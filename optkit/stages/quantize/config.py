@@ -25,7 +25,7 @@ class Config(StageConfig):
     )
 
     data: DataConfig = Field(
-        default=DataConfig(), description="Calibration images: a sample of its training images."
+        default_factory=DataConfig, description="Calibration images: a sample of its training images."
     )
     target: str = Field(default="onnxruntime", description="Runtime that the file is made for (optkit list).")
     calibrator: str = Field(
