@@ -209,7 +209,7 @@ def test_a_head_is_learnt_from_cached_features_alone() -> None:
     data = [SimpleNamespace(pixels=batch(64).views[0].numpy(), labels=batch(64).labels.numpy())]
     trainer = Trainer(module, config, fabric, lambda: data, 64, SilentReporter())
     body = module.conv1[0].weight.detach().clone()
-    trainer.fit_head(data, 64, 30)
+    trainer.fit_head(data, 64, 300)
     assert trainer.history[-1]["val_top1"] > 0.9
     assert torch.equal(module.conv1[0].weight, body)
     metrics = trainer.finish()

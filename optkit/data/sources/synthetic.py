@@ -16,9 +16,9 @@ def _draw(index: int) -> Image.Image:
     rng = np.random.default_rng(index)
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     direction = (y, x, x + y, x - y)[index % len(CLASSES)]
-    wave = np.sin(2 * np.pi * (rng.uniform(2, 5) * direction + rng.random()))
-    colours = rng.uniform(0, 255, (2, 3))
-    pixels = np.where(wave[..., None] > 0, colours[0], colours[1]) + rng.normal(0, 30, (SIZE, SIZE, 3))
+    wave = np.sin(2 * np.pi * (rng.uniform(2, 4) * direction + rng.random()))
+    colours = rng.uniform(0, 110, (2, 3)) + [[0], [145]]
+    pixels = np.where(wave[..., None] > 0, colours[0], colours[1]) + rng.normal(0, 15, (SIZE, SIZE, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
