@@ -21,14 +21,26 @@ needs_packages = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    train = {"epochs": 8, "lr": 0.004, "batch_size": 16, "augment": False}
+    options = {"batch_size": 16, "augment": False}
+    train = {"epochs": 8, "lr": 0.004, **options}
     steps: dict[str, Any] = {
         "teacher": {"stage": "finetune", **TINY, "train": train},
         "student": {"stage": "distill", "teacher": "teacher", **TINY, "train": train},
-        "further": {"stage": "distill", "teacher": "teacher", "student": "student", "train": {"epochs": 1, "lr": 0.001, "augment": False}},
-        "pruned": {"stage": "prune", "model": "student", "ratio": 0.2, "round_to": 8, "min_width": 8,
-                   "train": {"epochs": 6, "lr": 0.003, "batch_size": 16, "augment": False}},
-    }  # fmt: skip
+        "further": {
+            "stage": "distill",
+            "teacher": "teacher",
+            "student": "student",
+            "train": {"epochs": 1, "lr": 0.001, **options},
+        },
+        "pruned": {
+            "stage": "prune",
+            "model": "student",
+            "ratio": 0.2,
+            "round_to": 8,
+            "min_width": 8,
+            "train": {"epochs": 6, "lr": 0.003, **options},
+        },
+    }
     return run_steps(tmp_path_factory.mktemp("training"), steps)
 
 

@@ -17,8 +17,8 @@ def _draw(index: int) -> Image.Image:
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     direction = (y, x, x + y, x - y)[index % len(CLASSES)]
     wave = np.sin(2 * np.pi * (rng.uniform(2, 4) * direction + rng.random()))
-    colours = rng.uniform(0, 110, (2, 3)) + [[0], [145]]
-    pixels = np.where(wave[..., None] > 0, colours[0], colours[1]) + rng.normal(0, 15, (SIZE, SIZE, 3))
+    dark, light = rng.uniform(0, 110, 3), rng.uniform(145, 255, 3)
+    pixels = np.where(wave[..., None] > 0, dark, light) + rng.normal(0, 15, (SIZE, SIZE, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
