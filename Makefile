@@ -1,15 +1,20 @@
 # Every target works from a fresh clone: what it needs, it installs into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# With a GPU its checks need the packages that use it, and these cannot share an environment with those that
+# the rest is tested with: onnxruntime-gpu is the same module as onnxruntime.
+GPU_VENV := $(if $(shell command -v nvidia-smi),.venv-gpu,.venv)
 
 .PHONY: demo test check gpu-check readme clean
 
 # The stamp is older than pyproject.toml when dependencies have changed.
-.venv/stamp: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,rtx,demo,test,dev]'
-	touch .venv/stamp
+.venv/stamp: EXTRAS := cpu,rtx,demo,test,dev
+.venv-gpu/stamp: EXTRAS := gpu,demo,test
+.venv/stamp .venv-gpu/stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
 
 demo: .venv/stamp  ## the quickstart recipe: from pretrained weights to an INT8 engine and a report
 	$(BIN)/optkit run recipes/quickstart.yaml
@@ -23,11 +28,11 @@ check: .venv/stamp  ## style, types, and the generated parts of the README
 	$(BIN)/mypy
 	$(BIN)/python -m optkit.cli._reference --check README.md
 
-gpu-check: .venv/stamp  ## everything that needs a CUDA device; without one, says why each is skipped
-	$(BIN)/python -m pytest -m gpu -rs
+gpu-check: $(GPU_VENV)/stamp  ## everything that needs a CUDA device; without one, says why each is skipped
+	$(GPU_VENV)/bin/python -m pytest -m gpu -rs
 
 readme: .venv/stamp  ## write the generated parts of the README anew
 	$(BIN)/python -m optkit.cli._reference README.md
 
 clean:  ## remove the environment and all runs
-	rm -rf .venv runs
+	rm -rf .venv .venv-gpu runs

@@ -59,6 +59,12 @@ def plan(recipe: Recipe, artifacts: store.Store) -> Plan:
     planned = Plan(recipe, artifacts)
     for name, step in recipe.steps.items():
         _plan_step(planned, name, step)
+    if recipe.load and not any(step.stage == LOAD for step in planned.steps.values()):
+        raise UsageError(
+            f"{', '.join(recipe.load)}: there is no model file that these options could be for.",
+            why="An artifact knows its own architecture, classes and preprocessing.",
+            hint="Leave them out, or name the bare model file.",
+        )
     return planned
 
 
@@ -67,10 +73,10 @@ def _plan_step(plan: Plan, name: str, step: Step) -> None:
     cls = config_class(step.stage)
     roles = {role.name: role for role in cls.inputs}
     options = {key: value for key, value in step.options.items() if key not in roles}
-    for shared in ("data", "seed"):
-        default = getattr(plan.recipe, shared)
-        if shared in cls.model_fields and shared not in options and default is not None:
-            options[shared] = default
+    if "seed" in cls.model_fields:
+        options.setdefault("seed", plan.recipe.seed)
+    if "data" in cls.model_fields:
+        _merge_data(plan.recipe.data, cls, options, where)
     try:
         config = cls.model_validate(options)
     except ValidationError as error:
@@ -87,8 +93,32 @@ def _plan_step(plan: Plan, name: str, step: Step) -> None:
             "code": fingerprint.of_code(step.stage),
         }
     )[:16]
-    done = plan.store.find(key) is not None
+    done = _find(plan, config, key) is not None
     plan.steps[name] = PlannedStep(name, step.stage, config, inputs, key, config.produces(), done)
+
+
+def _find(plan: Plan, config: StageConfig, key: str) -> Artifact | None:
+    """The artifact of `key`, unless its stage would make a better one now."""
+    found = plan.store.find(key)
+    return found if found and config.accepts(found.manifest) else None
+
+
+def _merge_data(
+    shared: str | dict[str, Any] | None, cls: type[StageConfig], options: dict[str, Any], where: str
+) -> None:
+    """The recipe's data, with what the step says of its own on top."""
+    own = options.get("data")
+    if own is None:
+        if shared is not None:
+            options["data"] = shared
+        return
+    as_mapping = {"path": own} if isinstance(own, str) else own
+    base = {"path": shared} if isinstance(shared, str) else shared or {}
+    if not isinstance(as_mapping, dict):
+        return  # validation says what is wrong
+    options["data"] = base | as_mapping if "path" not in as_mapping else as_mapping
+    if "path" not in options["data"] and cls.model_fields["data"].default is None:
+        raise UsageError(f"{where} has options for data, but no data.", hint="Say which, with --data.")
 
 
 def _resolve(plan: Plan, role: Input, value: Any, where: str) -> tuple[str, ...]:
@@ -118,8 +148,6 @@ def _resolve(plan: Plan, role: Input, value: Any, where: str) -> tuple[str, ...]
 def _reference(plan: Plan, reference: str, where: str) -> str:
     if reference in plan.steps or reference in plan.given:
         return reference
-    if reference in plan.recipe.steps:
-        raise UsageError(f"{where} uses {reference!r}, which comes later.", hint="Put it before.")
     path = Path(reference)
     if (path / MANIFEST).is_file():
         plan.given[reference] = store.read_artifact(path)
@@ -130,6 +158,8 @@ def _reference(plan: Plan, reference: str, where: str) -> str:
             return reference
         _plan_step(plan, reference, Step(stage=LOAD, options={**plan.recipe.load, "path": reference}))
         return reference
+    if reference in plan.recipe.steps:
+        raise UsageError(f"{where} uses {reference!r}, which comes later.", hint="Put it before.")
     if path.exists():
         raise InputError(
             f"{reference!r} is neither an artifact nor a model file.",
@@ -185,7 +215,7 @@ def run(
         if not step.done:
             _check_heavily(step)
     for name, step in plan.steps.items():
-        found = None if name in fresh else plan.store.find(step.key)
+        found = None if name in fresh else _find(plan, step.config, step.key)
         if found:
             reporter.info(f"{name}: done before ({step.key})")
         artifacts[name] = found or _run_step(plan, step, artifacts, reporter)

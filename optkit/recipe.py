@@ -94,7 +94,7 @@ def recipe_from_yaml(path: Path, overrides: list[str]) -> Recipe:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"There is no recipe {str(path)!r}.", hint="Check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         why = str(error).replace("\n", " ")
         raise InputError(f"{str(path)!r} is not a YAML file.", why=why, hint="Mend its syntax.") from None
     if isinstance(value, dict):
@@ -110,21 +110,35 @@ def _override(value: dict[str, Any], override: str) -> None:
     if not equals:
         raise UsageError(f"--set {override!r} has no '='.", hint="Write --set step.option=value.")
     parts = key.strip().split(".")
-    steps = value.get("steps") or {}
-    if parts[0] in Recipe.model_fields:
-        target = value
-    elif parts[0] in steps and len(parts) > 1:
-        target = steps
-    else:
-        known = [*steps, *Recipe.model_fields]
-        raise UsageError(f"--set {override!r} names no step of the recipe.", hint=closest(parts[0], known))
+    target = _owner(value, parts, override)
     for part in parts[:-1]:
         inner = target.get(part)
         if not isinstance(inner, dict):  # `data: digits` becomes `data: {path: digits}`
             inner = {} if inner is None else {"path": inner}
             target[part] = inner
         target = inner
-    target[parts[-1]] = yaml.safe_load(text)
+    try:
+        target[parts[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {override!r}: {text!r} is not a YAML value.", hint="Quote it.") from None
+
+
+def _owner(value: dict[str, Any], parts: list[str], override: str) -> dict[str, Any]:
+    """Where an override goes: the recipe itself, or its steps. A stage that only one step has names the step."""
+    steps = value.get("steps")
+    steps = steps if isinstance(steps, dict) else {}
+    if parts[0] in Recipe.model_fields:
+        return value
+    stages = {
+        name: (step or {}).get("stage", name) for name, step in steps.items() if isinstance(step, dict | None)
+    }
+    meant = [name for name, stage in stages.items() if stage == parts[0]]
+    if parts[0] not in steps and len(meant) == 1:
+        parts[0] = meant[0]
+    if parts[0] not in steps or len(parts) < 2:
+        known = [*steps, *Recipe.model_fields]
+        raise UsageError(f"--set {override!r} names no option of a step.", hint=closest(parts[0], known))
+    return steps
 
 
 def recipe_to_yaml(recipe: Recipe) -> str:

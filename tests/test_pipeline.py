@@ -49,6 +49,23 @@ def test_the_recipes_data_reaches_every_step(tmp_path: Path) -> None:
     assert {step.config.data.path for step in plan.steps.values()} == {"synthetic"}  # type: ignore[attr-defined]
 
 
+def test_a_steps_data_options_are_added_to_the_recipes(tmp_path: Path) -> None:
+    steps = {
+        "a": {"stage": "finetune", "data": {"val_fraction": 0.5}},
+        "b": {"stage": "finetune", "data": "digits"},
+    }
+    plan = make_plan(tmp_path, steps, data="synthetic")
+    data = [step.config.data for step in plan.steps.values()]  # type: ignore[attr-defined]
+    assert (data[0].path, data[0].val_fraction) == ("synthetic", 0.5)
+    assert data[1].path == "digits"
+
+
+def test_data_options_without_data_are_refused(tmp_path: Path, onnx_file: Path) -> None:
+    steps = {"bench": {"models": [str(onnx_file)], "data": {"strict": True}}}
+    with pytest.raises(UsageError, match="no data"):
+        make_plan(tmp_path, steps)
+
+
 @pytest.mark.parametrize(
     ("steps", "error", "message", "hint"),
     [

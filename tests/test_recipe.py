@@ -73,7 +73,15 @@ def test_a_misspelt_key_gets_the_nearest() -> None:
     assert "steps" in caught.value.hint
 
 
-@pytest.mark.parametrize("override", ["prune.ratio", "prunee.ratio=1", "nothing=1"])
+def test_a_stage_that_one_step_has_names_the_step(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("steps: {ft: {stage: finetune}, small: {stage: prune, model: ft}}")
+    assert recipe_from_yaml(file, ["prune.ratio=0.4"]).steps["small"].options["ratio"] == 0.4
+
+
+@pytest.mark.parametrize(
+    "override", ["prune.ratio", "prunee.ratio=1", "nothing=1", "prune.ratio=[", "prune=1"]
+)
 def test_a_wrong_override_is_refused(path: Path, override: str) -> None:
     with pytest.raises(UsageError):
         recipe_from_yaml(path, [override])

@@ -32,8 +32,10 @@ err = Console(stderr=True)
 class _Bar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
+        self.note = ""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
+        self.note = note or self.note
         self._progress.update(self._task, advance=steps, note=escape(note))
 
 
@@ -64,10 +66,13 @@ class ConsoleReporter:
     @contextmanager
     def track(self, description: str, total: int | None = None) -> Iterator[_Bar]:
         task = self._progress.add_task(escape(description), total=total, note="")
+        bar = _Bar(self._progress, task)
         try:
-            yield _Bar(self._progress, task)
+            yield bar
         finally:
             self._progress.remove_task(task)
+        if not err.is_terminal:  # a log gets a line when the work is done
+            err.print(f"  {escape(description)} {escape(bar.note)}".rstrip(), highlight=False)
 
     def info(self, message: str) -> None:
         err.print(escape(message), highlight=False)

@@ -108,7 +108,7 @@ def stage_options(
     fields = [option for option in _field_options(config) if option.name not in hidden]
     fields = [_as_argument(option) if option.name in positional else option for option in fields]
     own = roles + fields
-    taken = {option.name for option in own} | set(hidden)
+    taken = {option.name for option in own}
     load = [
         option
         for option in _field_options(config_class(LOAD), panel=LOAD_PANEL)
@@ -119,8 +119,11 @@ def stage_options(
 
 def _as_argument(option: Option) -> Option:
     kind, info = typing.get_args(option.annotation)
+    kind = list[str] if option.is_list else kind
     argument = typer.Argument(help=info.help, metavar=option.name.upper())
-    return Option(option.name, option.target, Annotated[kind, argument], option.default, option.required)
+    return Option(
+        option.name, option.target, Annotated[kind, argument], option.default, option.required, option.is_list
+    )
 
 
 def nest(options: list[Option], values: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def nest(options: list[Option], values: dict[str, Any]) -> dict[str, Any]:
         inner = step
         for part in option.target[:-1]:
             inner = inner.setdefault(part, {})
-        if option.is_list:
+        if option.is_list and isinstance(value, str):
             value = [part.strip() for part in value.split(",")]
         inner[option.target[-1]] = list(value) if isinstance(value, tuple) else value
     return step

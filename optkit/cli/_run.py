@@ -12,6 +12,7 @@ from optkit.cli import _console
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
+    from optkit.pipeline import Plan
 
 RUNS = Path("runs")
 STORE = RUNS / ".store"
@@ -20,22 +21,36 @@ Steps = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Done:
+    """What a command did, for naming the next one: texts ready for a shell.
+
+    `where` is the folder of the result, `models` what was given, `data` is ` --data X`, or empty where the
+    default is meant or no step had any.
+    """
+
+    artifact: Artifact
+    where: str
+    models: str
+    data: str
+
+
+@dataclass(frozen=True)
 class StageCommand:
     """The command of a stage; its options are read from the stage's Config when they are needed.
 
-    `show` prints the result for people, `to_json` says it to programs, `next_command(artifact, where)` is
-    what to type next. `positional` and `hidden` are as in `stage_options`; `expand` turns the step's options
-    into several steps, the last of which is the result.
+    `show` prints the result for people, `to_json` says it to programs, `next_command(done)` is what to type
+    next. `positional` and `hidden` are as in `stage_options`; `expand(options, load)` turns the step's
+    options, and those for model files, into several steps, the last of which is the result.
     """
 
     stage: str
     help: str
     show: Callable[[Artifact], None]
     to_json: Callable[[Artifact], dict[str, Any]]
-    next_command: Callable[[Artifact, str], str]
+    next_command: Callable[[Done], str]
     positional: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
-    expand: Callable[[dict[str, Any]], Steps] | None = None
+    expand: Callable[[dict[str, Any], dict[str, Any]], Steps] | None = None
 
     def build(self) -> Callable[..., None]:
         """The function that typer calls."""
@@ -53,17 +68,19 @@ class StageCommand:
         from optkit.core.store import Store, copy_artifact
         from optkit.recipe import recipe_from_value
 
-        steps = self.expand(options) if self.expand else {self.stage: {"stage": self.stage, **options}}
+        steps = self.expand(options, load) if self.expand else {self.stage: {"stage": self.stage, **options}}
         value = {"name": self.stage, "load": load, "steps": steps}
         plan = pipeline.plan(recipe_from_value(value, f"optkit {self.stage}"), Store(STORE))
         last = list(plan.steps)[-1]
         measures = plan.steps[last].config.measures
+        where = out or RUNS / self.stage
+        is_kept = out is not None or not measures
+        if is_kept:
+            _check_target(where, plan)
         with _console.ConsoleReporter() as reporter:
             # A measurement is asked for to be made now; a model is the same one when made again.
             fresh = frozenset({last} if measures else ())
             artifact = pipeline.run(plan, reporter, fresh)[last]
-        where = out or RUNS / self.stage
-        is_kept = out is not None or not measures
         if is_kept:
             copy_artifact(artifact, where)
         if as_json:
@@ -72,7 +89,32 @@ class StageCommand:
             self.show(artifact)
             if is_kept:
                 _console.err.print(f"saved in {where}", highlight=False)
-        _console.next_command(self.next_command(artifact, shlex.quote(str(where))))
+        models = [name for names in plan.steps[last].inputs.values() for name in names]
+        done = Done(artifact, shlex.quote(str(where)), shlex.join(models), _data_flag(plan))
+        _console.next_command(self.next_command(done))
+
+
+def _check_target(where: Path, plan: Plan) -> None:
+    """Refuse before the work what could not be saved after it."""
+    from optkit.core.errors import InputError
+    from optkit.core.store import check_target
+
+    check_target(where)
+    for name, artifact in plan.given.items():
+        if where.resolve() == artifact.path.resolve():
+            raise InputError(
+                f"{str(where)!r} is both the input and where the result goes.",
+                why=f"The result would replace {name!r}.",
+                hint="Give another folder with --out.",
+            )
+
+
+def _data_flag(plan: Plan) -> str:
+    """` --data X` as the last step that had data had it."""
+    configs = [artifact.manifest.config for artifact in plan.given.values()]
+    configs += [step.config.model_dump() for step in plan.steps.values()]
+    paths = [config["data"]["path"] for config in configs if config.get("data")]
+    return f" --data {shlex.quote(paths[-1])}" if paths and paths[-1] != "digits" else ""
 
 
 def model_to_json(artifact: Artifact) -> dict[str, Any]:

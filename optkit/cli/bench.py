@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import StageCommand
+from optkit.cli._run import Done, StageCommand
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
@@ -37,15 +37,15 @@ def _number(value: float | None, form: str) -> str:
 def show(artifact: Artifact) -> None:
     """One line per model, runtime and batch size; reasons for what was not measured below."""
     rows: list[list[str]] = []
+    names = short_names([row["name"] for row in artifact.manifest.details["rows"]])
     reasons: dict[str, None] = {}  # a set that keeps its order
     for row in artifact.manifest.details["rows"]:
-        name = short_name(row["name"])
+        name = names[row["name"]]
         latency = row["latency_ms"] or {}
         rows.append(
             [
                 f"{name} ({row['precision']})",
-                row["runtime"],
-                str(row["batch"]),
+                f"{row['runtime']} ×{row['batch']}",
                 " / ".join(_number(latency.get(name), ".2f") for name in ("p50", "p90", "p99")),
                 _number(row["throughput"], ".0f"),
                 _number(row["top1"], ".3f"),
@@ -59,21 +59,24 @@ def show(artifact: Artifact) -> None:
             for percentile in row["indicative"]
             if percentile == "p99"
         }
-    columns = ["model", "runtime", "batch", "p50 / p90 / p99 ms", "images/s", "top-1", "MMACs", "MB"]
+    columns = ["model", "runtime ×batch", "p50 / p90 / p99 ms", "img/s", "top-1", "MMACs", "MB"]
     _console.table("bench", columns, rows)
     for reason in reasons:
         _console.out.print(reason, markup=False, highlight=False)
 
 
-def short_name(name: str) -> str:
-    """The last part of a path."""
-    return Path(name).name
+def short_names(names: list[str]) -> dict[str, str]:
+    """Paths without what they do not need to be told apart."""
+    for depth in range(1, 99):
+        short = {name: "/".join(Path(name).parts[-depth:]) for name in names}
+        if len(set(short.values())) == len(short):
+            break
+    return short
 
 
-def next_command(artifact: Artifact, where: str) -> str:
+def next_command(done: Done) -> str:
     """Keep the measurement, as JSON."""
-    names = " ".join(dict.fromkeys(row["name"] for row in artifact.manifest.details["rows"]))
-    return f"optkit bench {names} --json > bench.json"
+    return f"optkit bench {done.models}{done.data} --json > bench.json"
 
 
 command = StageCommand("bench", HELP, show, to_json, next_command, positional=("models",))

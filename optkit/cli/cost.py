@@ -47,11 +47,13 @@ def show(artifact: Artifact) -> None:
             _console.out.print(f"{name.replace('_', ' ')}: {text}", markup=False, highlight=False)
 
 
-def expand(options: dict[str, Any]) -> Steps:
+def expand(options: dict[str, Any], load: dict[str, Any]) -> Steps:
     """What is a path is a model, anything else an architecture."""
     options = dict(options)
     if Path(options["model"]).suffix not in SUFFIXES and not Path(options["model"]).exists():
         options["arch"] = options.pop("model")
+    elif "size" in options and Path(options["model"]).is_file():
+        load["size"] = options["size"]
     return {"cost": {"stage": "cost", **options}}
 
 
@@ -60,7 +62,7 @@ command = StageCommand(
     HELP,
     show,
     to_json,
-    lambda artifact, where: "optkit finetune --data photos/",
+    lambda done: f"optkit bench {done.models}" if done.models else "optkit finetune",
     positional=("model",),
     hidden=("arch",),
     expand=expand,

@@ -20,7 +20,7 @@ with the defaults of `optkit finetune`, and kept for the next time.
 """
 
 
-def expand(options: dict[str, Any]) -> Steps:
+def expand(options: dict[str, Any], load: dict[str, Any]) -> Steps:
     """The teacher's fine-tuning, when it is named by architecture, and the distillation."""
     steps: Steps = {}
     options = dict(options)
@@ -45,7 +45,7 @@ command = StageCommand(
     HELP,
     show_model,
     model_to_json,
-    lambda artifact, where: f"optkit prune {where}",
+    lambda done: f"optkit prune {done.where}{done.data}",
     hidden=("arch",),
     expand=expand,
 )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import StageCommand
+from optkit.cli._run import Done, StageCommand
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
@@ -50,9 +49,9 @@ def show(artifact: Artifact) -> None:
     )
 
 
-def next_command(artifact: Artifact, where: str) -> str:
-    """Compare it with something."""
-    return f"optkit bench MODEL OTHER --data {shlex.quote(artifact.manifest.config['data']['path'])}"
+def next_command(done: Done) -> str:
+    """Its speed beside its accuracy."""
+    return f"optkit bench {done.models}{done.data}"
 
 
 command = StageCommand("evaluate", HELP, show, to_json, next_command, positional=("model",))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optkit.cli._run import StageCommand, model_to_json, show_model
+from optkit.cli._run import Done, StageCommand, model_to_json, show_model
 
 if TYPE_CHECKING:
-    from optkit.core.types import Artifact
+    pass
 
 HELP = """Export to ONNX, checked against PyTorch at several batch sizes, or build a TensorRT engine.
 
@@ -21,11 +21,11 @@ An engine can be built without a GPU when tensorrt-rtx is installed (`pip instal
 """
 
 
-def next_command(artifact: Artifact, where: str) -> str:
+def next_command(done: Done) -> str:
     """Quantise an ONNX file, measure an engine."""
-    if artifact.format == "engine":
-        return f"optkit bench {where}"
-    return f"optkit quantize {where} --data photos/"
+    if done.artifact.format == "engine":
+        return f"optkit bench {done.where}{done.data}"
+    return f"optkit quantize {done.where}{done.data}"
 
 
 command = StageCommand("export", HELP, show_model, model_to_json, next_command, positional=("model",))

@@ -20,5 +20,5 @@ command = StageCommand(
     HELP,
     show_model,
     model_to_json,
-    lambda artifact, where: f"optkit export {where}",
+    lambda done: f"optkit export {done.where}",
 )

@@ -39,6 +39,6 @@ command = StageCommand(
     HELP,
     show,
     to_json,
-    lambda artifact, where: "optkit evaluate MODEL --data photos/",
+    lambda done: f"optkit evaluate {done.models} --data photos/",
     positional=("model", "images"),
 )

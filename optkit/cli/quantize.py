@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optkit.cli._run import StageCommand, model_to_json, show_model
+from optkit.cli._run import Done, StageCommand, model_to_json, show_model
 
 if TYPE_CHECKING:
-    from optkit.core.types import Artifact
+    pass
 
 HELP = """Quantise an ONNX classifier to INT8, for the runtime that will execute it.
 
@@ -21,11 +21,11 @@ A file suits one target: what TensorRT takes is slow in ONNX Runtime, and the re
 """
 
 
-def next_command(artifact: Artifact, where: str) -> str:
-    """An engine for TensorRT, a measurement for everything else."""
-    if artifact.manifest.config["target"] == "tensorrt":
-        return f"optkit export {where} --format tensorrt"
-    return f"optkit bench {where} --data photos/"
+def next_command(done: Done) -> str:
+    """An engine for TensorRT, a measurement beside the original for everything else."""
+    if done.artifact.manifest.config["target"] == "tensorrt":
+        return f"optkit export {done.where} --format tensorrt"
+    return f"optkit bench {done.models} {done.where}{done.data}"
 
 
 command = StageCommand("quantize", HELP, show_model, model_to_json, next_command, positional=("model",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -41,4 +42,5 @@ def command(
             _console.out.print(line, markup=False, highlight=False)
         for path in paths.values():
             _console.out.print(str(path), markup=False, highlight=False, soft_wrap=True)
-    _console.next_command(f"open {paths['html']} in a browser")
+    if (run / "recipe.yaml").is_file():
+        _console.next_command(f"optkit run {shlex.quote(str(run / 'recipe.yaml'))} --dry-run")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from optkit.core.types import Artifact
     from optkit.pipeline import Plan
 
+MARKER = ".optkit-run"  # in every folder that `optkit run` made: which sub-folders are its own
+
 HELP = """Run a recipe: every step that is not done yet, then the report.
 
 A run that was cut off goes on where it stopped when the command is given again.
@@ -26,7 +30,7 @@ A run that was cut off goes on where it stopped when the command is given again.
 
     optkit run recipes/quickstart.yaml
 
-    optkit run recipes/quickstart.yaml --set prune.ratio=0.5 --set data=photos/ --dry-run
+    optkit run recipes/quickstart.yaml --set prune.ratio=0.5 --dry-run
 """
 
 
@@ -59,13 +63,14 @@ def command(
     folder = out or RUNS / loaded.name
     if dry_run:
         _show_plan(plan, as_json)
+        options = "".join(f" --set {shlex.quote(setting)}" for setting in settings)
+        _console.next_command(f"optkit run {shlex.quote(str(recipe_file))}{options}")
         return
-    _prepare(folder, plan)
+    names = _folder_names(list(plan.steps))
+    _prepare(folder, plan, names)
     with _console.ConsoleReporter() as reporter:
         artifacts = pipeline.run(
-            plan,
-            reporter,
-            finished=lambda name, artifact: copy_artifact(artifact, folder / _folder_name(name)),
+            plan, reporter, finished=lambda name, artifact: copy_artifact(artifact, folder / names[name])
         )
     summary, paths = _report(folder)
     if as_json:
@@ -74,30 +79,40 @@ def command(
     else:
         _show_results(artifacts, summary)
         _console.out.print(f"report: {paths['html']}", highlight=False, soft_wrap=True)
-    _console.next_command(f"optkit run {shlex.quote(str(recipe_file))} --set STEP.OPTION=VALUE")
+    _console.next_command(f"optkit report {shlex.quote(str(folder))}")
 
 
-def _folder_name(name: str) -> str:
-    """A step's folder; a file that was named directly gets its stem."""
-    return name if "/" not in name and "." not in name else Path(name).stem
+def _folder_names(steps: list[str]) -> dict[str, str]:
+    """A folder for every step; a file that was named directly gets its stem, numbered where it is taken."""
+    names: dict[str, str] = {}
+    for step in steps:
+        base = Path(step).stem if "/" in step or "." in step else step
+        taken = {*names.values(), *steps} - {step}
+        names[step] = next(name for name in _numbered(base) if name not in taken)
+    return names
 
 
-def _prepare(folder: Path, plan: Plan) -> None:
-    """Keep the recipe with the run, and drop the steps of an older one; the store still has them."""
+def _numbered(base: str) -> Iterator[str]:
+    yield base
+    yield from (f"{base}-{number}" for number in count(2))
+
+
+def _prepare(folder: Path, plan: Plan, names: dict[str, str]) -> None:
+    """Mark the folder as a run, keep the recipe in it, and drop steps of an older run; the store has them."""
     from optkit.core.store import write_atomically
-    from optkit.core.types import MANIFEST
     from optkit.recipe import recipe_to_yaml
 
-    if folder.exists() and any(folder.iterdir()) and not (folder / "recipe.yaml").is_file():
+    marker = folder / MARKER
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not marker.is_file())):
         raise UsageError(
             f"{str(folder)!r} exists and is not a run.",
-            why="It has no recipe.yaml.",
-            hint="Choose another --out.",
+            why="A run would replace what is in it.",
+            hint="Give a folder of its own with --out.",
         )
-    wanted = {_folder_name(name) for name in plan.steps}
-    for old in folder.glob(f"*/{MANIFEST}"):
-        if old.parent.name not in wanted:
-            shutil.rmtree(old.parent)
+    old = json.loads(marker.read_text())["folders"] if marker.is_file() else []
+    for name in set(old) - set(names.values()):
+        shutil.rmtree(folder / Path(name).name, ignore_errors=True)
+    write_atomically(marker, json.dumps({"folders": sorted(names.values())}))
     write_atomically(folder / "recipe.yaml", recipe_to_yaml(plan.recipe))
 
 

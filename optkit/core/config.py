@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from optkit.core.types import Format, Record
+from optkit.core.types import Format, Manifest, Record
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class StageConfig(Config):
     def produces(self) -> Format:
         """Format of the artifact this stage makes."""
         return Format.RESULT if self.measures else Format.TORCH
+
+    def accepts(self, manifest: Manifest) -> bool:
+        """Whether an artifact made earlier still is what this config asks for."""
+        return True
 
     def environment(self) -> dict[str, str]:
         """Facts of the machine that the result depends on, so that they become part of the key."""

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_OK = 0
-EXIT_BUDGET = 1
 EXIT_USAGE = 2
 EXIT_MISSING = 3
 EXIT_INPUT = 4
@@ -42,12 +41,6 @@ class InputError(OptkitError):
     """A file or folder from outside is absent, broken, unsafe or not what it should be."""
 
     exit_code = EXIT_INPUT
-
-
-class BudgetError(OptkitError):
-    """The work was done, and its result is outside the budget that was asked for."""
-
-    exit_code = EXIT_BUDGET
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,24 @@ def of_file(path: Path) -> str:
 
 
 def of_tree(root: Path) -> str:
-    """Digest of a folder's listing: relative path, size and modification time of every file.
+    """Digest of a folder's listing: relative path, size and modification time of every file not hidden.
 
     Contents are not read, so a folder of a million photos costs seconds; a file that is changed without
     changing size and time goes unnoticed, as it does with make and rsync.
     """
+    names = (path.relative_to(root) for path in sorted(root.rglob("*")))
+    return of_files(
+        root, [name.as_posix() for name in names if not any(part[0] == "." for part in name.parts)]
+    )
+
+
+def of_files(root: Path, names: Iterable[str]) -> str:
+    """Digest of name, size and modification time of the files `names`, relative to `root`; absent ones do not count."""
     rows = []
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
+    for name in names:
+        if (path := root / name).is_file():
             stat = path.stat()
-            rows.append([path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns])
+            rows.append([name, stat.st_size, stat.st_mtime_ns])
     return of_value(rows)
 
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from optkit.core import fingerprint, machine
 from optkit.core.errors import InputError
-from optkit.core.types import MANIFEST, Artifact, FileEntry, Manifest
+from optkit.core.types import MANIFEST, Artifact, FileEntry, Format, Manifest
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -39,6 +39,8 @@ def read_artifact(path: Path) -> Artifact:
             why=f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}",
             hint="It was changed by hand or written by another version; run the step again.",
         ) from None
+    if manifest.format is not Format.RESULT and manifest.format.filename not in manifest.files:
+        raise InputError(f"The artifact {str(path)!r} has no model file.", hint="Run the step again.")
     for name in manifest.files:
         if Path(name).is_absolute() or ".." in Path(name).parts or not (path / name).is_file():
             raise InputError(
@@ -67,37 +69,52 @@ def write_atomically(path: Path, content: str) -> None:
     os.replace(temporary, path)
 
 
-def copy_artifact(artifact: Artifact, target: Path) -> None:
-    """Show `artifact` at `target`: hard links where the file system has them, replacing an older artifact.
-
-    Refuses to replace anything that is not an artifact.
-    """
+def check_target(target: Path) -> None:
+    """InputError unless `copy_artifact` may write to `target`: it is absent, empty, or an artifact."""
+    if target.is_file() or target.resolve() == Path.cwd():
+        raise InputError(
+            f"{str(target)!r} cannot take the result.",
+            why="It is a file." if target.is_file() else "It is the current folder, which would be replaced.",
+            hint="Give a folder of its own with --out.",
+        )
     if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
         raise InputError(
             f"{str(target)!r} exists and is not an optkit artifact.",
             why="Replacing it would lose what is in it.",
             hint="Choose another --out, or remove the folder.",
         )
+
+
+def copy_artifact(artifact: Artifact, target: Path) -> None:
+    """Show `artifact` at `target` in one step: hard links where the file system has them.
+
+    Replaces an older artifact, and refuses to replace anything else.
+    """
+    check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    for source in artifact.path.rglob("*"):
-        copy = fresh / source.relative_to(artifact.path)
-        if source.is_dir():
-            copy.mkdir(parents=True, exist_ok=True)
-            continue
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, copy)
-        except OSError:
-            shutil.copy2(source, copy)
-    fresh.chmod(0o755)
-    if target.exists():
+    try:
+        for source in artifact.path.rglob("*"):
+            _link(source, fresh / source.relative_to(artifact.path))
+        fresh.chmod(0o755)
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        os.replace(target, old)
+        if target.exists():
+            os.replace(target, old)
         os.replace(fresh, target)
         shutil.rmtree(old)
-    else:
-        os.replace(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _link(source: Path, copy: Path) -> None:
+    if source.is_dir():
+        copy.mkdir(parents=True, exist_ok=True)
+        return
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, copy)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, copy)
 
 
 class Store:
@@ -117,9 +134,9 @@ class Store:
             return None
         try:
             artifact = read_artifact(self.path(key))
-        except InputError:
+            return None if damage(artifact) else artifact
+        except (InputError, FileNotFoundError):  # the latter: another process replaces it just now
             return None
-        return None if damage(artifact) else artifact
 
     @contextmanager
     def workdir(self, key: str) -> Iterator[Path]:
@@ -160,7 +177,7 @@ class Store:
     def collect_garbage(self) -> None:
         """Remove the work folders of processes that are gone."""
         for folder in self._work.glob("*") if self._work.is_dir() else ():
-            owner = folder.name.split(".")[1]
+            owner = [*folder.name.split("."), ""][1]
             if not (owner.isdigit() and _is_running(int(owner))):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -62,12 +62,24 @@ class Preprocess(Record):
     crop_mode: Literal["center", "squash"] = "center"
 
 
+class TrainedOn(Record):
+    """Which images a model was trained on, as hashes of their identities (`ImageSet.hashes`).
+
+    `sample` are the 64 smallest: images of a set that are among them give away that the model saw the set.
+    `boundaries` has the smallest of every class when the smaller ones were held out by our split, so that any
+    image below it was not trained on; it is empty when the source came with its own validation images.
+    """
+
+    sample: tuple[str, ...]
+    boundaries: dict[str, str] = {}
+
+
 class ModelSpec(Record):
     """Enough to rebuild the torch module without unpickling anything.
 
     `arch` is a timm name. `pruning` maps module names to the widths that pruning left
-    (`{"blocks.0.0.conv_pw": {"out_channels": 48, …}}`), None for a dense network. `trained_on` is the digest
-    of the images it was trained on, so that it is never measured on them.
+    (`{"blocks.0.0.conv_pw": {"out_channels": 48, …}}`), None for a dense network. `trained_on` tells the
+    sets of images it was trained on, its ancestors included, so that it is never measured on them.
     """
 
     arch: str
@@ -75,7 +87,12 @@ class ModelSpec(Record):
     class_names: tuple[str, ...]
     preprocess: Preprocess
     pruning: dict[str, dict[str, int]] | None = None
-    trained_on: str | None = None
+    trained_on: tuple[TrainedOn, ...] = ()
+
+    def also_trained_on(self, images: TrainedOn) -> ModelSpec:
+        """This spec after more training, on `images`."""
+        known = images in self.trained_on
+        return self if known else self.model_copy(update={"trained_on": (*self.trained_on, images)})
 
 
 class Measurement(Record):

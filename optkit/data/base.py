@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from optkit.core import fingerprint
+from optkit.core.progress import Reporter
+from optkit.core.types import TrainedOn
+
+SAMPLE = 64  # enough to notice a set of which only a tenth is asked for
 
 
 class CorruptImage(Exception):
@@ -22,16 +26,22 @@ class ImageSet:
     """Labelled images that are opened one at a time.
 
     `ids[i]` names image i (a path relative to its root), `labels[i]` is its class index, `open_image(i)`
-    decodes it as RGB and raises CorruptImage when that fails.
+    decodes it as RGB and raises CorruptImage when that fails. `identities[i]` tells the image apart wherever
+    it lies: "<class>/<file name>:<bytes>" for files.
     """
 
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     open_image: Callable[[int], Image.Image]
+    identities: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def hashes(self) -> list[str]:
+        """A short hash of every identity: 16 hexadecimal digits, evenly spread and the same everywhere."""
+        return [fingerprint.of_value(identity)[:16] for identity in self.identities]
 
     def subset(self, indices: NDArray[np.int64]) -> ImageSet:
         """The images at `indices`, in that order."""
@@ -41,6 +51,7 @@ class ImageSet:
             ids=tuple(self.ids[index] for index in chosen),
             labels=self.labels[indices],
             open_image=lambda i: self.open_image(chosen[i]),
+            identities=tuple(self.identities[index] for index in chosen),
         )
 
 
@@ -76,19 +87,40 @@ class Dataset:
     def class_names(self) -> tuple[str, ...]:
         return self.train.class_names
 
-    @property
-    def digest(self) -> str:
-        """Identity of the images by their names, so that a model can tell whether it was trained on them."""
-        images = self.whole or self.train
-        return fingerprint.of_value([images.ids, images.labels.tolist()])[:16]
+    def trained_on(self) -> TrainedOn:
+        """What a model remembers of the images that it was trained on."""
+        hashes = self.train.hashes()
+        boundaries: dict[str, str] = {}
+        if self.whole is not None:
+            for label, value in zip(self.train.labels, hashes, strict=True):
+                name = self.class_names[label]
+                boundaries[name] = min(value, boundaries.get(name, value))
+        return TrainedOn(sample=tuple(sorted(hashes)[:SAMPLE]), boundaries=boundaries)
 
-    def evaluation_images(self, trained_on: set[str | None]) -> ImageSet:
-        """The images to measure models on, given the digests of the sets they were trained on.
+    def evaluation_images(self, trained: Iterable[TrainedOn], reporter: Reporter) -> ImageSet:
+        """The images to measure models on, given what they were trained on; warns when they saw them.
 
-        Without a validation set of its own, the whole set is used, unless a model was trained on its
-        training share: then only the held-out images.
+        The source's own validation images, else the whole set; where a model was trained on a share of it,
+        only the images that were held out then, whatever was added to the set since.
         """
-        return self.val if self.whole is None or self.digest in trained_on else self.whole
+        images = self.val if self.whole is None else self.whole
+        hashes = images.hashes()
+        seen = [one for one in trained if not set(one.sample).isdisjoint(hashes)]
+        honest = np.ones(len(images), bool)
+        for one in seen:
+            honest &= _held_out(images, hashes, one)
+        if self.whole is not None and honest.any():
+            kept = images.subset(np.flatnonzero(honest))
+            if len(kept) < len(images):
+                reporter.info(f"Measuring on {len(kept)} held-out images of {len(images)}.")
+        else:
+            kept = images
+        if any(not one.boundaries for one in seen) or len(kept) > honest.sum():
+            reporter.warn(
+                "TRAINED ON THESE IMAGES: a model was trained on some or all of the images it is measured on; "
+                "its accuracy on new images will be lower. Give images it has not seen."
+            )
+        return kept
 
     def summary(self) -> dict[str, Any]:
         """Counts for manifest and report."""
@@ -100,3 +132,13 @@ class Dataset:
             "corrupt": self.listing.corrupt[:100],
             "corrupt_count": len(self.listing.corrupt),
         }
+
+
+def _held_out(images: ImageSet, hashes: list[str], trained: TrainedOn) -> NDArray[np.bool_]:
+    """Which images were surely not trained on. All, as far as known, where the source held out none by hash."""
+    if not trained.boundaries:
+        return np.ones(len(images), bool)
+    # An image of a class that the model never saw has no boundary: it is below any ("~" follows every digit).
+    bounds = [trained.boundaries.get(name, "~") for name in images.class_names]
+    found = [value < bounds[label] for value, label in zip(hashes, images.labels, strict=True)]
+    return np.array(found, bool)

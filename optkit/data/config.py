@@ -10,8 +10,10 @@ from pydantic import Field, model_validator
 from optkit.core import discover, fingerprint
 from optkit.core.config import Config
 from optkit.core.errors import InputError, MissingError, closest
+from optkit.data.table import read_table
 
 BUILT_IN = ("digits", "synthetic")
+VALIDATION_NAMES = ("val", "valid", "validation", "test")
 
 
 def source_name(path: str) -> str:
@@ -19,6 +21,27 @@ def source_name(path: str) -> str:
     if path in BUILT_IN:
         return path
     return "csv" if Path(path).suffix.lower() == ".csv" else "imagefolder"
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The sub-folders that hold images: neither hidden ones nor a store of runs, as in `--data .`."""
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and not (entry / ".store").is_dir()
+    )
+
+
+def shares(root: Path) -> tuple[Path, Path | None]:
+    """Where the class folders of the training and validation images lie; None: nowhere of their own.
+
+    Validation folders and nothing else: their first one is the whole set, as for evaluation.
+    """
+    val = next((root / name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
+    if (root / "train").is_dir():
+        return root / "train", val
+    alone = all(folder.name in VALIDATION_NAMES for folder in class_folders(root))
+    return (val, None) if val and alone and class_folders(val) else (root, None)
 
 
 class DataConfig(Config):
@@ -50,22 +73,41 @@ class DataConfig(Config):
 
     def check(self) -> None:
         """The folder, file or built-in set exists."""
-        for path in filter(None, (self.path, self.val)):
-            if path not in BUILT_IN and not Path(path).exists():
-                raise InputError(
-                    f"There is no data folder or CSV file {path!r}.",
-                    hint=closest(path, BUILT_IN) + " Or give the path of a folder of images.",
-                )
-        if self.path == "digits" and not discover.installed("sklearn"):
+        paths = [path for path in (self.path, self.val) if path is not None]
+        for path in paths:
+            _check_path(path)
+        if "digits" in paths and not discover.installed("sklearn"):
             raise MissingError(
                 "The built-in set 'digits' needs scikit-learn.", hint="pip install 'optkit[demo]'"
             )
 
 
+def _check_path(path: str) -> None:
+    if path in BUILT_IN:
+        return
+    if not Path(path).exists():
+        raise InputError(
+            f"There is no data folder or CSV file {path!r}.",
+            hint=closest(path, BUILT_IN) + " Or give the path of a folder of images.",
+        )
+    is_csv = source_name(path) == "csv"
+    if not (Path(path).is_file() if is_csv else Path(path).is_dir()):
+        raise InputError(
+            f"{path!r} is {'a folder' if is_csv else 'neither a folder nor a .csv file'}.",
+            hint="Give a folder with one sub-folder per class (unpack an archive first), "
+            "or a .csv file with the columns path,label.",
+        )
+
+
 def _fingerprint(path: str) -> str:
     if path in BUILT_IN:
         return path
-    if source_name(path) == "csv":  # the images lie beside it, relative to it
-        file = Path(path)
-        return fingerprint.of_value([fingerprint.of_path(file), fingerprint.of_tree(file.parent)])
-    return fingerprint.of_path(Path(path))
+    _check_path(path)
+    root = Path(path)
+    if source_name(path) == "csv":
+        names = [name for name, _ in read_table(root)]
+        return fingerprint.of_value([fingerprint.of_file(root), fingerprint.of_files(root.parent, names)])
+    folders = [folder for share in shares(root) if share for folder in class_folders(share)]
+    return fingerprint.of_value(
+        [[folder.relative_to(root).as_posix(), fingerprint.of_tree(folder)] for folder in folders]
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from optkit.data.base import CorruptImage
@@ -19,24 +20,42 @@ def is_image(path: Path) -> bool:
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """Decode a file as upright 8-bit RGB (first frame); CorruptImage with the reason when that fails."""
+    """Decode a file as upright 8-bit RGB (first frame), transparent parts on white.
+
+    CorruptImage with the reason when that fails.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of oddities in files that decode all the same
             with Image.open(path) as image:
                 image.load()
                 upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith(("I", "F")):  # 16-bit and float: scale to 8 bit, not clip
+                if upright.mode.startswith(("I", "F")):
                     upright = _to_8_bit(upright)
+                if upright.has_transparency_data:
+                    upright = upright.convert("RGBA")
+                    upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
                 return upright.convert("RGB")
     except DECODE_ERRORS as error:
         raise CorruptImage(_reason(error)) from None
 
 
+def identity(class_name: str, path: Path) -> str:
+    """What tells an image apart wherever it lies and however it is listed."""
+    return f"{class_name}/{path.name}:{path.stat().st_size}"
+
+
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    low, high = image.getextrema()
-    top = 255 if high <= 255 else 65535 if high <= 65535 and low >= 0 else high
-    return image.convert("F").point(lambda value: value * (255 / top)).convert("L")
+    """Scale 16-bit, 32-bit and float grey to 8 bit: a dark image stays dark.
+
+    White is 65535 for whole numbers; for floats the least of 1, 255 and 65535 that no value exceeds, as such
+    files do not say. Beyond 65535 it is the image's own maximum.
+    """
+    pixels = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
+    usual = (1, 255, 65535) if image.mode == "F" else (65535,)
+    top = float(pixels.max())
+    white = next((value for value in usual if top <= value), top)
+    return Image.fromarray(np.round(np.clip(pixels * (255 / white), 0, 255)).astype(np.uint8))
 
 
 def quick_check(path: Path) -> str | None:

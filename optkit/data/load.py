@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from optkit.core import discover
 from optkit.core.errors import InputError, UsageError
 from optkit.core.progress import Reporter
-from optkit.data.base import Dataset, ImageSet, Listing
+from optkit.data.base import CorruptImage, Dataset, ImageSet, Listing
 from optkit.data.config import DataConfig, source_name
-
-SPLIT_SEED = 0  # fixed: the same images are held out in every run, or they would leak from one into another
 
 
 def load_data(config: DataConfig, reporter: Reporter) -> Dataset:
@@ -19,7 +22,10 @@ def load_data(config: DataConfig, reporter: Reporter) -> Dataset:
     listing = _list(config.path, config)
     if config.val is not None:
         listing = _with_validation(listing, _list(config.val, config))
-    _report_corrupt(listing, config.strict, reporter)
+    if config.strict:
+        listing = _strict(listing, reporter)
+    if listing.corrupt:
+        reporter.warn(f"Skipped {_describe(listing.corrupt)}.")
     if len(listing.train.class_names) < 2:
         raise InputError(
             f"{config.path!r} has one class only: {listing.train.class_names[0]!r}.",
@@ -69,30 +75,69 @@ def relabel(images: ImageSet, class_names: tuple[str, ...]) -> ImageSet:
             hint="Use the same class folders in both.",
         )
     index = np.array([class_names.index(name) for name in images.class_names])
-    return ImageSet(class_names, images.ids, index[images.labels], images.open_image)
+    return ImageSet(class_names, images.ids, index[images.labels], images.open_image, images.identities)
 
 
 def split_stratified(images: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet]:
-    """Hold out `fraction` of every class that has two images or more; the same ones every time."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
+    """Hold out `fraction` of every class that has two images or more: those of the smallest hashes.
+
+    So a larger fraction holds out the same images and more, and what else lies in the set hardly matters.
+    """
+    order = np.argsort(np.array(images.hashes()), kind="stable")
     held_out = np.zeros(len(images), bool)
     for label in range(len(images.class_names)):
         members: NDArray[np.int64] = order[images.labels[order] == label]
         if len(members) > 1:  # a class of one image stays in training
-            held_out[members[: max(1, round(fraction * len(members)))]] = True
+            held_out[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
     return images.subset(np.flatnonzero(~held_out)), images.subset(np.flatnonzero(held_out))
 
 
-def _report_corrupt(listing: Listing, strict: bool, reporter: Reporter) -> None:
-    if not listing.corrupt:
-        return
-    shown = ", ".join(f"{entry['file']} ({entry['reason']})" for entry in listing.corrupt[:5])
-    more = f" and {len(listing.corrupt) - 5} more" if len(listing.corrupt) > 5 else ""
-    count = f"{len(listing.corrupt)} corrupt image" + ("s" if len(listing.corrupt) > 1 else "")
-    if strict:
-        raise InputError(
-            f"{count}: {shown}{more}.",
-            why="--strict refuses corrupt images.",
-            hint="Mend or remove them, or leave --strict out to skip them.",
-        )
-    reporter.warn(f"Skipped {count}: {shown}{more}.")
+def _strict(listing: Listing, reporter: Reporter) -> Listing:
+    """The listing after every image of it was decoded; InputError when one cannot be, now or later."""
+    shares = [share for share in (listing.train, listing.val) if share is not None]
+    corrupt = listing.corrupt + [entry for share in shares for entry in _undecodable(share, reporter)]
+    if corrupt:
+        raise _refused(corrupt)
+    train, *val = (replace(share, open_image=_opener(share)) for share in shares)
+    return replace(listing, train=train, val=val[0] if val else None)
+
+
+def _undecodable(images: ImageSet, reporter: Reporter) -> list[dict[str, str]]:
+    def reason(index: int) -> str | None:
+        try:
+            images.open_image(index)
+        except CorruptImage as error:
+            return str(error)
+        return None
+
+    corrupt = []
+    with ThreadPoolExecutor() as pool, reporter.track("checking images", len(images)) as task:
+        for name, found in zip(images.ids, pool.map(reason, range(len(images))), strict=True):
+            if found:
+                corrupt.append({"file": name, "reason": found})
+            task.advance()
+    return corrupt
+
+
+def _opener(images: ImageSet) -> Callable[[int], Image.Image]:
+    def open_image(index: int) -> Image.Image:
+        try:
+            return images.open_image(index)
+        except CorruptImage as error:
+            raise _refused([{"file": images.ids[index], "reason": str(error)}]) from None
+
+    return open_image
+
+
+def _refused(corrupt: list[dict[str, str]]) -> InputError:
+    return InputError(
+        f"{_describe(corrupt)}.",
+        why="--strict refuses corrupt images.",
+        hint="Mend or remove them, or leave --strict out to skip them.",
+    )
+
+
+def _describe(corrupt: list[dict[str, str]]) -> str:
+    shown = ", ".join(f"{entry['file']} ({entry['reason']})" for entry in corrupt[:5])
+    more = f" and {len(corrupt) - 5} more" if len(corrupt) > 5 else ""
+    return f"{len(corrupt)} corrupt image{'s' if len(corrupt) > 1 else ''}: {shown}{more}"

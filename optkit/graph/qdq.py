@@ -56,8 +56,7 @@ class QdqPlan:
     `edges` maps an activation to the nodes that shall read it through one shared Q/DQ pair; `nodes` are
     the operators thereby quantised; `fixed` holds ranges that are known without calibration; `floors`
     bounds observed ranges from below where lower values make no difference; `same_range` maps a tensor to
-    the one whose range it must share; `saturate` bounds an observed range from below where
-    lower values make no difference; `left` says why an operator stays in floating point.
+    the one whose range it must share; `left` says why an operator stays in floating point.
     """
 
     grid: Grid

@@ -123,50 +123,64 @@ def measure_accuracy(
 
     `progress` gets the number of images of every batch.
     """
-    classes = len(class_names)
-    tally = MetricCollection(
-        {
-            "confusion": MulticlassConfusionMatrix(classes),
-            "ece": MulticlassCalibrationError(classes, n_bins=ECE_BINS, norm="l1"),
-        },
-        compute_groups=False,
-    )
-    predictions: list[int] = []
-    labels: list[int] = []
-    indices: list[int] = []
-    loss_sum, top5_hits = 0.0, 0
+    tally = _Tally(len(class_names))
     for batch in batches:
-        logits = _checked(run(batch.pixels), len(batch.labels), classes)
-        target = torch.from_numpy(mapping.classes[batch.labels])
-        tally.update(logits.softmax(dim=1), target)
-        loss_sum += torch.nn.functional.cross_entropy(logits, target, reduction="sum").item()
-        top5 = logits.topk(min(5, classes), dim=1).indices
-        top5_hits += int((top5 == target[:, None]).any(dim=1).sum())
-        predictions += top5[:, 0].tolist()
-        labels += target.tolist()
-        indices += batch.indices.tolist()
+        logits = _checked(run(batch.pixels), len(batch.labels), len(class_names))
+        tally.add(logits, torch.from_numpy(mapping.classes[batch.labels]), batch.indices)
         progress(len(batch.labels))
-    if not labels:
+    if not tally.labels:
         raise InputError("There is no image to measure accuracy on.", hint="Check the validation images.")
-    found = tally.compute()
-    n, hits = len(labels), sum(np.equal(predictions, labels).tolist())
-    confusion = found["confusion"].numpy()
-    per_class = _per_class(confusion, class_names)
-    shown = [row for row in per_class if row["n"]]
-    return Accuracy(
-        n=n,
-        top1=hits / n,
-        top1_interval=wilson(hits, n),
-        top5=top5_hits / n if classes > 5 else None,
-        loss=loss_sum / n,
-        **{name: float(np.mean([row[name] for row in shown])) for name in ("precision", "recall", "f1")},
-        ece=float(found["ece"]),
-        per_class=per_class,
-        confusion=confusion.tolist() if classes <= MAX_CONFUSION else None,
-        predictions=predictions,
-        labels=labels,
-        indices=indices,
-    )
+    return tally.accuracy(class_names)
+
+
+class _Tally:
+    """What the answers add up to, batch by batch."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.predictions: list[int] = []
+        self.labels: list[int] = []
+        self.indices: list[int] = []
+        self.loss_sum, self.top5_hits = 0.0, 0
+        self.metrics = MetricCollection(
+            {
+                "confusion": MulticlassConfusionMatrix(classes),
+                "ece": MulticlassCalibrationError(classes, n_bins=ECE_BINS, norm="l1"),
+            },
+            compute_groups=False,
+        )
+
+    def add(self, logits: torch.Tensor, target: torch.Tensor, indices: NDArray[np.int64]) -> None:
+        """Logits (n, classes) of images whose classes are `target` (n,)."""
+        self.metrics.update(logits.softmax(dim=1), target)
+        self.loss_sum += torch.nn.functional.cross_entropy(logits, target, reduction="sum").item()
+        top5 = logits.topk(min(5, self.classes), dim=1).indices
+        self.top5_hits += int((top5 == target[:, None]).any(dim=1).sum())
+        self.predictions += top5[:, 0].tolist()
+        self.labels += target.tolist()
+        self.indices += indices.tolist()
+
+    def accuracy(self, class_names: Sequence[str]) -> Accuracy:
+        """The figures; at least one image was added."""
+        found = self.metrics.compute()
+        n, hits = len(self.labels), sum(np.equal(self.predictions, self.labels).tolist())
+        confusion = found["confusion"].numpy()
+        per_class = _per_class(confusion, class_names)
+        shown = [row for row in per_class if row["n"]]
+        return Accuracy(
+            n=n,
+            top1=hits / n,
+            top1_interval=wilson(hits, n),
+            top5=self.top5_hits / n if self.classes > 5 else None,
+            loss=self.loss_sum / n,
+            **{name: float(np.mean([row[name] for row in shown])) for name in ("precision", "recall", "f1")},
+            ece=float(found["ece"]),
+            per_class=per_class,
+            confusion=confusion.tolist() if self.classes <= MAX_CONFUSION else None,
+            predictions=self.predictions,
+            labels=self.labels,
+            indices=self.indices,
+        )
 
 
 def probabilities(answer: NDArray[np.float32], classes: int) -> NDArray[np.float64]:

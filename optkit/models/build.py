@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from optkit.core.errors import UsageError
-from optkit.core.types import ModelSpec, Preprocess
+from optkit.core.types import ModelSpec, Preprocess, TrainedOn
 from optkit.models.names import ALIASES, timm_name
 from optkit.models.widths import apply_widths
 
@@ -41,20 +41,59 @@ def build(arch: str, num_classes: int) -> nn.Module:
     return module
 
 
-def rebuild(spec: ModelSpec) -> nn.Module:
-    """The module that `spec` describes, pruned widths included, on the meta device: it has no weights yet."""
-    with torch.device("meta"):
+def rebuild(spec: ModelSpec, device: str = "meta") -> nn.Module:
+    """The module that `spec` describes, pruned widths included; on the meta device it has no weights yet."""
+    with torch.device(device):
         module = build(spec.arch, spec.num_classes)
         apply_widths(module, spec.pruning or {})
     return module
 
 
+def classifier(module: nn.Module, arch: str) -> nn.Linear:
+    """The last layer of `module`; UsageError when it is not one linear layer."""
+    head = module.get_classifier()
+    if not isinstance(head, nn.Linear):
+        raise UsageError(
+            f"{arch!r} cannot get a new head.",
+            why=f"Its classifier is not one linear layer but {type(head).__name__}.",
+            hint="Choose another architecture: b0…b7, lite0…lite4, or most timm names.",
+        )
+    return head
+
+
+def check_size(module: nn.Module, arch: str, size: int) -> None:
+    """UsageError when `module` cannot take images of `size`; leaves it in eval mode."""
+    image = next(module.parameters()).new_zeros(1, 3, size, size)
+    try:
+        with torch.inference_mode():
+            module.eval()(image)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"{arch!r} cannot take images of {size} pixels.",
+            why=_first_line(error),
+            hint=f"Its own size is {default_preprocess(arch).size}: try that for --size.",
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def new_spec(
-    arch: str, class_names: tuple[str, ...], size: int | None, native_size: int | None, trained_on: str
+    arch: str,
+    class_names: tuple[str, ...],
+    size: int | None,
+    native_size: int | None,
+    trained_on: tuple[TrainedOn, ...],
 ) -> ModelSpec:
-    """Spec of a new classifier. `size` None: the architecture's own, or less where the data's is less."""
+    """Spec of a new classifier.
+
+    `size` None: the architecture's own, or less where the data's is less and the architecture lets it.
+    """
     own = default_preprocess(arch)
-    chosen = size or min(own.size, native_size or own.size)
+    model_config = timm.get_pretrained_cfg(timm_name(arch))
+    is_fixed = model_config is not None and model_config.fixed_input_size
+    chosen = size or (own.size if is_fixed else min(own.size, native_size or own.size))
     return ModelSpec(
         arch=arch,
         num_classes=len(class_names),

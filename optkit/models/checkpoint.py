@@ -72,6 +72,9 @@ def module_from_state(spec: ModelSpec, state: dict[str, torch.Tensor], origin: s
     try:
         module = rebuild(spec)
         module.load_state_dict(state, assign=True)
+        if any(buffer.is_meta for buffer in module.buffers()):  # index tables that no state_dict holds
+            module = rebuild(spec, "cpu")
+            module.load_state_dict(state, assign=True)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"The weights of {origin!r} do not fit {spec.arch!r} with {spec.num_classes} classes.",

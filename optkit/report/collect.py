@@ -22,9 +22,9 @@ def collect(run_dir: Path, baseline: str | None = None) -> Report:
     """Read the artifacts in `run_dir`; `baseline` is a model's name, by default that of the first row."""
     steps = _read_steps(run_dir)
     rows = [row for step in steps for row in _bench_rows(step)]
-    names = list(dict.fromkeys(row.name for row in rows))
+    names = list(dict.fromkeys(row.name for row in rows if row.computes))
     if baseline is not None and baseline not in names:
-        raise UsageError(f"No row is called {baseline!r}.", hint=closest(baseline, names))
+        raise UsageError(f"No benched model is called {baseline!r}.", hint=closest(baseline, names))
     first = baseline or (names[0] if names else None)
     rows = with_front(with_deltas(rows, first, steps))
     machines = _machines(steps)

@@ -76,6 +76,9 @@ def _answers(steps: list[Step]) -> Answers:
 
 def _compared(row: Row, rows: list[Row], baseline: str | None, steps: list[Step], answers: Answers) -> Row:
     """`row` against the baseline, and against its nearest source that ran in the same runtime."""
+    if not row.computes:
+        return row
+    rows = [other for other in rows if other.computes]
     against_baseline = _reference([other for other in rows if other.name == baseline], row)
     against_source = None
     for key in _ancestors(row.key, steps):
@@ -160,7 +163,7 @@ def with_front(rows: list[Row]) -> list[Row]:
         points = {
             index: (row.p50, row.top1)
             for index, row in enumerate(rows)
-            if row.batch == batch and row.p50 is not None and row.top1 is not None
+            if row.batch == batch and row.computes and row.p50 is not None and row.top1 is not None
         }
         indices = list(points)
         for place in pareto_front(list(points.values())):

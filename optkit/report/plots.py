@@ -38,7 +38,7 @@ class Plot:
 
 def pareto_plots(report: Report) -> list[Plot]:
     """Accuracy against latency, one plot per batch size: latencies of different batches do not compare."""
-    timed = [row for row in report.rows if row.p50 is not None and row.top1 is not None]
+    timed = [row for row in report.rows if row.computes and row.p50 is not None and row.top1 is not None]
     plots = []
     for batch in sorted({row.batch or 0 for row in timed}):
         rows = sorted((row for row in timed if (row.batch or 0) == batch), key=lambda row: row.p50 or 0)
@@ -178,26 +178,8 @@ def _training_alt(title: str, history: list[dict[str, Any]]) -> str:
 
 
 def _training_figure(history: list[dict[str, Any]]) -> Figure:
-    epochs = list(range(1, len(history) + 1))  # over all phases: `epoch` may start again in each
-    traces = []
-    for name, (axis, words, colour, dash) in CURVES.items():
-        scale = 100 if axis == "y2" else 1
-        values = [scale * row[name] if _number(row.get(name)) else None for row in history]
-        if any(value is not None for value in values):
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "name": words,
-                    "x": epochs,
-                    "y": values,
-                    "yaxis": axis,
-                    "line": {"color": colour, "dash": dash, "width": 2},
-                    "marker": {"size": 5},
-                    "connectgaps": True,
-                    "hovertemplate": "%{y:.1f} %" if scale == 100 else "%{y:.4g}",
-                }
-            )
+    """Losses above, accuracies below, over the epochs of all phases."""
+    traces = [trace for name in CURVES if (trace := _curve(name, history))]
     axes = {trace["yaxis"] for trace in traces}
     both = len(axes) == 2
     layout: Figure = {
@@ -213,18 +195,33 @@ def _training_figure(history: list[dict[str, Any]]) -> Figure:
         **_phases(history),
     }
     if "y" in axes:
-        layout["yaxis"] = {
-            "title": {"text": "loss"},
-            "domain": [0.56, 1] if both else [0, 1],
-            "rangemode": "tozero",
-        }
+        domain = [0.56, 1] if both else [0, 1]
+        layout["yaxis"] = {"title": {"text": "loss"}, "domain": domain, "rangemode": "tozero"}
     if "y2" in axes:
-        layout["yaxis2"] = {
-            "title": {"text": "top-1"},
-            "ticksuffix": " %",
-            "domain": [0, 0.46] if both else [0, 1],
-        }
+        domain = [0, 0.46] if both else [0, 1]
+        layout["yaxis2"] = {"title": {"text": "top-1"}, "ticksuffix": " %", "domain": domain}
     return {"data": traces, "layout": layout}
+
+
+def _curve(name: str, history: list[dict[str, Any]]) -> Figure | None:
+    """One of CURVES as a trace, None when no epoch has it."""
+    axis, words, colour, dash = CURVES[name]
+    scale = 100 if axis == "y2" else 1
+    values = [scale * row[name] if _number(row.get(name)) else None for row in history]
+    if all(value is None for value in values):
+        return None
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": words,
+        "x": list(range(1, len(history) + 1)),  # over all phases: `epoch` may start again in each
+        "y": values,
+        "yaxis": axis,
+        "line": {"color": colour, "dash": dash, "width": 2},
+        "marker": {"size": 5},
+        "connectgaps": True,
+        "hovertemplate": "%{y:.1f} %" if scale == 100 else "%{y:.4g}",
+    }
 
 
 def _phases(history: list[dict[str, Any]]) -> Figure:

@@ -37,7 +37,8 @@ class Delta(Record):
 class Row(Record):
     """One model in one runtime at one batch size, as a bench step measured it, or a model nobody benched.
 
-    `not_measured` says why a field is empty; `indicative` names percentiles that rest on few samples.
+    `not_measured` says why a field is empty; `indicative` names percentiles that rest on few samples. Where
+    `computes` is False the answers and times are not the model's, and the row is compared with nothing.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -47,8 +48,9 @@ class Row(Record):
     format: str
     precision: str
     runtime: str = ""
+    computes: bool = True
     batch: int | None = None
-    latency_ms: dict[str, float] = Field(default_factory=dict)
+    latency_ms: dict[str, float] | None = None
     throughput: float | None = None
     top1: float | None = None
     top1_interval: Interval | None = None
@@ -68,12 +70,12 @@ class Row(Record):
     @field_validator("latency_ms", mode="before")
     @classmethod
     def _drop_empty(cls, value: Any) -> Any:
-        """None, as a whole or for a percentile, means that it was not measured."""
-        return {name: ms for name, ms in (value or {}).items() if ms is not None}
+        """Keep the percentiles that were measured; None where there is none."""
+        return {name: ms for name, ms in (value or {}).items() if ms is not None} or None
 
     @property
     def p50(self) -> float | None:
-        return self.latency_ms.get("p50")
+        return self.latency_ms.get("p50") if self.latency_ms else None
 
     def reason(self, field: str) -> str:
         """Why `field` is empty."""

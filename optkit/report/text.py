@@ -112,7 +112,7 @@ def headline_row(report: Report) -> Row | None:
 
     Without such a one, the fastest; among the rows of the smallest batch, the baseline excluded.
     """
-    timed = [row for row in report.rows if row.p50 is not None and row.top1 is not None]
+    timed = [row for row in report.rows if row.computes and row.p50 is not None and row.top1 is not None]
     timed = [row for row in timed if row.batch == min(other.batch or 0 for other in timed)]
     others = [row for row in timed if row.name != report.baseline]
 

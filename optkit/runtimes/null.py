@@ -11,7 +11,7 @@ from optkit.core.types import Artifact, Format
 from optkit.runtimes.base import SessionOptions
 
 FORMATS = (Format.TORCH, Format.ONNX, Format.ENGINE)
-COMPUTES = False  # the answer does not depend on the model
+COMPUTES = False  # the answers are not the model's: bench measures no accuracy and compares no times
 
 
 def unavailable() -> str | None:

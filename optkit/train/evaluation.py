@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from optkit.core.errors import InputError
 from optkit.core.progress import Reporter
 
 
@@ -33,4 +34,6 @@ def evaluate_module(
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             seen += len(labels)
             task.advance(len(labels))
+    if not seen:
+        raise InputError("No validation image can be decoded.", hint="Mend the images, or give others.")
     return {"val_top1": right / seen, "val_loss": loss / seen, "n": seen}

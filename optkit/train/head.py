@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 
+from optkit.core.errors import InputError
 from optkit.core.progress import Reporter
 from optkit.train.config import TrainConfig
 from optkit.train.loop import Phase, fit
@@ -35,6 +36,8 @@ def compute_features(
             features.append(found.float().cpu())
             labels.append(torch.from_numpy(batch.labels))
             task.advance(len(batch.labels))
+    if not features:
+        raise InputError("No training image can be decoded.", hint="Mend the images, or give others.")
     # Inference tensors cannot take part in training; clones can.
     return torch.cat(features).clone(), torch.cat(labels)
 

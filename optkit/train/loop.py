@@ -72,9 +72,7 @@ def fit(
     total = epochs * phase.steps
     if total == 0:
         return []
-    groups = param_groups_weight_decay(module, options.weight_decay)
-    fused = fabric.device.type == "cuda"
-    optimizer = torch.optim.AdamW(groups, lr=lr, fused=fused)
+    optimizer = _optimizer(module, options.weight_decay, lr, fused=fabric.device.type == "cuda")
     schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total, options.warmup))
     wrapped, optimizer = fabric.setup(module, optimizer)
     history = []
@@ -90,23 +88,27 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 sums += torch.stack([loss.detach(), accuracy]).float().cpu()
                 task.advance(1, f"epoch {epoch + 1}/{epochs} loss {loss.item():.3f}")
-                if not math.isfinite(loss.item()):
-                    raise UsageError(
-                        f"Training diverged in epoch {epoch + 1}: the loss is {loss.item()}.",
-                        why=f"The learning rate {lr:g} is too large for this network.",
-                        hint=f"Try --lr {lr / 10:g}.",
-                    )
-            means = (sums / phase.steps).tolist()
-            row = {
-                "phase": phase.name,
-                "epoch": epoch + 1,
-                "loss": means[0],
-                "train_top1": means[1],
-                "lr": schedule.get_last_lr()[0],
-            }
+                _check_finite(loss.item(), epoch + 1, lr)
+            loss_mean, top1 = (sums / phase.steps).tolist()
+            row = {"phase": phase.name, "epoch": epoch + 1, "loss": loss_mean, "train_top1": top1}
+            row["lr"] = schedule.get_last_lr()[0]
             history.append(row | (evaluate() if epoch + 1 < epochs else {}))
     module.zero_grad(set_to_none=True)
     return history
+
+
+def _optimizer(module: nn.Module, weight_decay: float, lr: float, fused: bool) -> torch.optim.AdamW:
+    """AdamW over what learns; norms and biases do not decay."""
+    return torch.optim.AdamW(param_groups_weight_decay(module, weight_decay), lr=lr, fused=fused)
+
+
+def _check_finite(loss: float, epoch: int, lr: float) -> None:
+    if not math.isfinite(loss):
+        raise UsageError(
+            f"Training diverged in epoch {epoch}: the loss is {loss}.",
+            why=f"The learning rate {lr:g} is too large for this network.",
+            hint=f"Try --lr {lr / 10:g}.",
+        )
 
 
 def warmup_cosine(step: int, total: int, warmup: float) -> float:

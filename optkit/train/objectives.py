@@ -35,9 +35,10 @@ def distillation(
     loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor],
     weight: float,
     temperature: float,
+    label_smoothing: float,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Objective:
-    """`weight` · distillation loss + (1 − `weight`) · cross-entropy.
+    """`weight` · distillation loss + (1 − `weight`) · cross-entropy with smoothed labels.
 
     The teacher sees `.views[-1]`: the same crop as the student, at its own size and normalisation.
     """
@@ -50,7 +51,8 @@ def distillation(
         labels = batch.labels.to(logits.device)
         total = weight * loss(logits, target, labels, temperature)
         if weight < 1:
-            total = total + (1 - weight) * F.cross_entropy(logits, labels)
+            cross_entropy = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            total = total + (1 - weight) * cross_entropy
         return total, (logits.argmax(1) == labels).float().mean()
 
     return objective

@@ -94,7 +94,8 @@ def test_bench_json(here: Path) -> None:
         assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p90"] <= row["latency_ms"]["p99"]
         assert 0 <= row["top1"] <= 1
         assert row["n"] == 15
-    assert rows[0]["size_bytes"] == (here / "m.onnx").stat().st_size or rows[0]["size_bytes"] > 1000
+    loaded = list(Path("runs/.store").glob("*/model.onnx"))
+    assert [row["size_bytes"] for row in rows] == [loaded[0].stat().st_size] * 2
 
 
 def test_evaluate_json(here: Path) -> None:
@@ -147,7 +148,7 @@ def test_from_fine_tuning_to_int8(here: Path) -> None:
         "quantize", "onnx", "--data", "synthetic", "--calibration-images", "32", "--out", "int8"
     )
     assert quantized.code == 0, quantized.err
-    assert "next: optkit bench int8" in quantized.err
+    assert "next: optkit bench onnx int8" in quantized.err
     benched = optkit(
         "bench", "ft", "onnx", "int8/model.onnx", "--data", "synthetic", "--seconds", "0.2", "--json"
     )
@@ -167,9 +168,96 @@ def test_distill_fine_tunes_a_named_teacher_once(here: Path) -> None:
     first = optkit("distill", "--teacher", "test_efficientnet", "--student", "test_efficientnet", *options)
     assert first.code == 0, first.err
     assert "teacher: finetune" in first.err
-    second = optkit("distill", "--teacher", "test_efficientnet", "--student", "runs/distill", *options)
+    second = optkit(
+        "distill", "--teacher", "test_efficientnet", "--student", "runs/distill", "--out", "more", *options
+    )
     assert second.code == 0, second.err
     assert "teacher: done before" in second.err
+
+
+def test_the_next_command_works(here: Path) -> None:
+    """What is printed can be typed."""
+    exported = optkit("finetune", *TINY, "--out", "ft")
+    assert "next: optkit export ft" in exported.err
+    exported = optkit("export", "ft")
+    assert "next: optkit quantize runs/export --data synthetic" in exported.err
+    quantized = optkit("quantize", "runs/export", "--data", "synthetic", "--calibration-images", "16")
+    assert "next: optkit bench runs/export runs/quantize --data synthetic" in quantized.err
+    benched = optkit("bench", "runs/export", "runs/quantize", "--data", "synthetic", "--seconds", "0.2")
+    assert benched.code == 0, benched.err
+    assert "next: optkit bench runs/export runs/quantize --data synthetic --json > bench.json" in benched.err
+
+
+def test_the_help_examples_of_run_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(README.parent)
+    lines = [
+        line.split() for line in optkit("run", "--help").out.splitlines() if " optkit run recipes/" in line
+    ]
+    assert len(lines) == 2
+    for line in lines:
+        arguments = [word for word in line if word not in ("optkit", "│")]
+        assert optkit(*arguments, *([] if "--dry-run" in arguments else ["--dry-run"])).code == 0
+
+
+def test_options_for_bare_files_are_refused_for_artifacts(here: Path) -> None:
+    assert optkit("cost", "m.onnx", *MODEL_OPTIONS, "--out", "counted").code == 0
+    assert optkit("quantize", "m.onnx", "--data", "photos", *MODEL_OPTIONS, "--out", "onnx").code == 0
+    done = optkit("bench", "onnx", "--crop-pct", "0.9")
+    assert done.code == 2
+    assert "crop_pct" in done.err
+
+
+def test_cost_at_another_size(here: Path) -> None:
+    small_classifier(here / "open.onnx", size=None)
+    small, large = (optkit("cost", "open.onnx", "--size", size, "--json") for size in ("32", "64"))
+    assert small.code == large.code == 0, small.err
+    assert large.json["macs"] > 3 * small.json["macs"]
+
+
+def test_predict_takes_what_a_shell_expands(here: Path) -> None:
+    done = optkit("predict", "m.onnx", "photos/a/0.png", "photos/b/1.png", *MODEL_OPTIONS, "--json")
+    assert done.code == 0, done.err
+    assert len(done.json["predictions"]) == 2
+
+
+def test_files_of_the_same_name_are_told_apart(here: Path) -> None:
+    for name, classes in (("x", 5), ("y", 5)):
+        (here / name).mkdir()
+        small_classifier(here / name / "m.onnx", classes=classes)
+    (here / "r.yaml").write_text("steps: {bench: {models: [x/m.onnx, y/m.onnx], seconds: 0.1}}")
+    assert optkit("run", "r.yaml").code == 0
+    assert {path.parent.name for path in (here / "runs" / "r").glob("*/manifest.json")} == {
+        "m",
+        "m-2",
+        "bench",
+    }
+    shown = optkit("bench", "x/m.onnx", "y/m.onnx", "--seconds", "0.1")
+    assert "x/m.onnx (fp32)" in shown.out
+    assert "y/m.onnx (fp32)" in shown.out
+
+
+def test_a_folder_named_like_the_command(here: Path) -> None:
+    assert optkit("cost", "m.onnx", "--out", "cost").code == 0
+    assert optkit("quantize", "m.onnx", "--data", "photos", *MODEL_OPTIONS, "--out", "bench").code == 0
+    assert optkit("bench", "bench", "--seconds", "0.1").code == 0
+
+
+def test_a_run_keeps_to_its_own_folders(here: Path) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "recipe.yaml").write_text("load: {size: 32}\nsteps: {cost: {model: m.onnx}}")
+    refused = optkit("run", "mine/recipe.yaml", "--out", "mine")
+    assert refused.code == 2
+    assert "not a run" in refused.err
+    assert optkit("run", "mine/recipe.yaml", "--out", "there").code == 0
+    (here / "there" / "notes").mkdir()
+    (here / "there" / "notes" / "manifest.json").write_text("{}")
+    (here / "mine" / "recipe.yaml").write_text(
+        "load: {size: 32}\nsteps: {again: {stage: cost, model: m.onnx}}"
+    )
+    optkit("run", "mine/recipe.yaml", "--out", "there")
+    assert not (here / "there" / "cost").exists()
+    assert (here / "there" / "again").exists()
+    assert (here / "there" / "notes" / "manifest.json").exists()
 
 
 def test_list_and_doctor() -> None:

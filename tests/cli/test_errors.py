@@ -5,14 +5,16 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from PIL import Image
 from torch import nn
 
 from optkit.core import discover
 from optkit.core.machine import gpus
-from tests.cli.support import Outcome, optkit
+from tests.cli.support import optkit
 from tests.conftest import small_classifier
 
 
@@ -30,8 +32,10 @@ def photos(folder: Path, count: int = 6) -> Path:
     return folder
 
 
-def assert_refused(outcome: Outcome, code: int, *texts: str) -> None:
-    """One error in the agreed form, and no artifact, not even a half one."""
+def assert_refused(command: list[str], code: int, *texts: str) -> None:
+    """One error in the agreed form, and nothing is written: no artifact, not even a half one."""
+    before = files()
+    outcome = optkit(*command)
     assert outcome.code == code, outcome.err
     assert outcome.err.count("error:") == 1
     assert "what to do:" in outcome.err
@@ -39,32 +43,38 @@ def assert_refused(outcome: Outcome, code: int, *texts: str) -> None:
     for text in texts:
         assert text in outcome.err
     assert outcome.out == ""
-    assert not list(Path().glob("runs/**/manifest.json"))
-    assert not list(Path().glob("runs/.store/work/*"))
+    assert files() == before
+
+
+def files() -> dict[Path, bytes | None]:
+    """All paths below the current folder, and what the files hold; the store's folders may be made."""
+    store = {Path("runs"), Path("runs/.store"), Path("runs/.store/work")}
+    found = {path: path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
+    return {path: content for path, content in found.items() if path not in store}
 
 
 def test_misspelt_recipe_key(here: Path) -> None:
     (here / "r.yaml").write_text("steps: {ft: {stage: finetune, archh: lite0}}")
-    assert_refused(optkit("run", "r.yaml"), 2, "Unknown key 'archh'", "Did you mean 'arch'?")
+    assert_refused(["run", "r.yaml"], 2, "Unknown key 'archh'", "Did you mean 'arch'?")
 
 
 def test_misspelt_option_and_command(here: Path) -> None:
-    assert_refused(optkit("finetune", "--epoch", "3"), 2, "--epoch", "optkit finetune --help")
-    assert_refused(optkit("finetun"), 2, "finetune")
+    assert_refused(["finetune", "--epoch", "3"], 2, "--epoch", "optkit finetune --help")
+    assert_refused(["finetun"], 2, "finetune")
 
 
 def test_unknown_architecture(here: Path) -> None:
-    assert_refused(optkit("finetune", "--arch", "resnet81"), 2, "Unknown architecture 'resnet81'", "resnet18")
-    assert_refused(optkit("distill", "--teacher", "b7", "--student", "b99"), 2, "Unknown architecture 'b99'")
+    assert_refused(["finetune", "--arch", "resnet81"], 2, "Unknown architecture 'resnet81'", "resnet18")
+    assert_refused(["distill", "--teacher", "b7", "--student", "b99"], 2, "Unknown architecture 'b99'")
 
 
 def test_missing_folder(here: Path) -> None:
-    assert_refused(optkit("finetune", "--data", "fotos/"), 4, "no data folder", "fotos/")
+    assert_refused(["finetune", "--data", "fotos/"], 4, "no data folder", "fotos/")
 
 
 def test_empty_class(here: Path) -> None:
     (photos(here / "photos") / "empty").mkdir()
-    assert_refused(optkit("finetune", "--data", "photos"), 4, "photos/empty", "is empty", "why:")
+    assert_refused(["finetune", "--data", "photos"], 4, "photos/empty", "is empty", "why:")
 
 
 def test_one_corrupt_image_among_good_ones_is_skipped(here: Path) -> None:
@@ -88,33 +98,43 @@ def test_one_corrupt_image_among_good_ones_is_skipped(here: Path) -> None:
 
 def test_one_corrupt_image_with_strict(here: Path) -> None:
     (photos(here / "photos") / "cat" / "broken.jpg").write_bytes(b"not a photo")
-    assert_refused(optkit("finetune", "--data", "photos", "--strict"), 4, "1 corrupt image", "cat/broken.jpg")
+    assert_refused(["finetune", "--data", "photos", "--strict"], 4, "1 corrupt image", "cat/broken.jpg")
 
 
 def test_truncated_onnx(here: Path) -> None:
     whole = small_classifier().SerializeToString()
     (here / "half.onnx").write_bytes(whole[: len(whole) // 2])
     for command in (["bench", "half.onnx"], ["quantize", "half.onnx"], ["evaluate", "half.onnx"]):
-        assert_refused(optkit(*command), 4, "half.onnx", "not a valid ONNX file", "why:")
+        assert_refused(command, 4, "half.onnx", "not a valid ONNX file", "why:")
 
 
 @pytest.mark.skipif(not discover.installed("tensorrt_rtx"), reason="tensorrt-rtx is not installed")
 def test_text_file_named_plan(here: Path) -> None:
     (here / "engine.plan").write_text("I am not an engine")
-    assert_refused(optkit("bench", "engine.plan"), 4, "engine.plan", "not a TensorRT engine", "why:")
+    assert_refused(["bench", "engine.plan"], 4, "engine.plan", "not a TensorRT engine", "why:")
 
 
 def test_pickled_checkpoint(here: Path) -> None:
     torch.save(nn.Linear(2, 2), here / "module.pth")
-    assert_refused(optkit("export", "module.pth", "--arch", "lite0"), 4, "module.pth", "pickle", "why:")
+    assert_refused(["export", "module.pth", "--arch", "lite0"], 4, "module.pth", "pickle", "why:")
     (here / "raw.pth").write_bytes(pickle.dumps({"a": 1}))
-    assert_refused(optkit("bench", "raw.pth", "--arch", "lite0"), 4, "raw.pth", "why:")
+    assert_refused(["bench", "raw.pth", "--arch", "lite0"], 4, "raw.pth", "why:")
 
 
 def test_an_onnx_file_that_is_no_classifier(here: Path) -> None:
-    small_classifier(here / "map.onnx", head="none")
+    model = small_classifier(head="none")
+    (pooling,) = [node for node in model.graph.node if node.op_type == "ReduceMean"]
+    model.graph.node.remove(pooling)  # it answers a map of every class, as segmentation does
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("r", TensorProto.FLOAT, ["n", 5, 32, 32]))
+    onnx.checker.check_model(model)
+    onnx.save(model, here / "map.onnx")
+    for command in (["bench", "map.onnx"], ["quantize", "map.onnx"], ["cost", "map.onnx"]):
+        assert_refused(command, 4, "map.onnx", "why:")
+
+
+def test_a_folder_that_is_no_artifact(here: Path) -> None:
     (here / "dir").mkdir()
-    assert_refused(optkit("bench", "dir"), 4, "neither an artifact nor a model file")
+    assert_refused(["bench", "dir"], 4, "neither an artifact nor a model file")
 
 
 def test_out_folder_with_other_things_is_left_alone(here: Path) -> None:

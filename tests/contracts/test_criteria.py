@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from optkit.core import discover
+from optkit.core.errors import UsageError
 from optkit.core.progress import SilentReporter
 from optkit.core.types import ModelSpec, Preprocess
 from optkit.data.loading import Batch
@@ -17,6 +18,7 @@ from optkit.measure.cost import module_cost
 from optkit.models.build import build
 from optkit.models.checkpoint import module_from_state, read_state, save_checkpoint
 from optkit.models.widths import read_widths
+from optkit.stages.prune.channels import pruned_spec
 from optkit.stages.prune.config import CRITERIA, Config
 from optkit.stages.prune.stage import prune
 
@@ -96,3 +98,24 @@ def test_what_cannot_be_reached_is_said() -> None:
     dense, module, reporter = pruned("resnet10t", "group_l2", ratio=0.95)
     assert "not the 95%" in reporter.warnings[0]
     assert module_cost(module, SIZE).macs < module_cost(dense, SIZE).macs
+
+
+@pytest.mark.parametrize(("arch", "size"), [("test_vit", 160), ("test_efficientnet_gn", 32)])
+def test_a_network_that_breaks_without_its_channels_is_refused(arch: str, size: int) -> None:
+    """Attention no longer runs; group normalisation cannot be rebuilt from the recorded widths."""
+    spec = ModelSpec(arch=arch, num_classes=3, class_names=("a", "b", "c"), preprocess=Preprocess(size=size))
+    module = build(arch, 3).eval()
+    config = Config(criterion="group_l2", ratio=0.2, round_to=8, min_width=8)
+    prune(module, images(), size, config, SilentReporter())
+    with pytest.raises(UsageError, match=f"cannot be pruned: '{arch}'"):
+        pruned_spec(module, spec)
+
+
+def test_the_spec_of_a_pruned_network_has_its_widths() -> None:
+    dense, module, _ = pruned("resnet10t", "group_l2", ratio=0.2)
+    spec = ModelSpec(
+        arch="resnet10t", num_classes=3, class_names=("a", "b", "c"), preprocess=Preprocess(size=SIZE)
+    )
+    means = module.bn1.running_mean.clone()
+    assert pruned_spec(module.train(), spec).pruning == read_widths(module, dense)
+    assert torch.equal(module.bn1.running_mean, means), "the trial leaves the statistics alone"

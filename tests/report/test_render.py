@@ -63,6 +63,8 @@ def test_three_files_are_written(run: RunFolder, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "report.json", "report.md"}
     assert Report.model_validate_json(paths["json"].read_bytes()) == report
     value = json.loads(paths["json"].read_text())
+    engine = next(row for row in value["rows"] if row["name"] == "engine")
+    assert engine["latency_ms"] is None, "as bench writes it: not measured is null"
     assert [row["name"] for row in value["rows"]] == [
         "teacher",
         "student",

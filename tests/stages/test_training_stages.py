@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from optkit.core import discover
-from optkit.core.errors import UsageError
+from optkit.core.errors import InputError, MissingError, OptkitError, UsageError
 from optkit.core.types import Artifact, Format
 from optkit.models.checkpoint import load_module, spec_of
+from optkit.stages.distill import config as distill_config
+from optkit.stages.distill import stage as distill_stage
+from optkit.stages.finetune import config as finetune_config
+from optkit.stages.finetune import stage as finetune_stage
 from tests.stages.support import TINY, run_steps
 
 needs_packages = pytest.mark.skipif(
@@ -120,3 +124,56 @@ def test_the_same_recipe_gives_the_same_weights(tmp_path: Path) -> None:
     steps = {"m": {"stage": "finetune", **TINY, "train": {"epochs": 1}}}
     first, second = (run_steps(tmp_path / name, steps)["m"] for name in ("a", "b"))
     assert first.manifest.files == second.manifest.files
+
+
+def test_recovery_trains_only_what_is_unfrozen(tmp_path: Path, artifacts: dict[str, Artifact]) -> None:
+    common = {"stage": "prune", "model": str(artifacts["student"].path), "ratio": 0.2, "round_to": 8,
+              "min_width": 8}  # fmt: skip
+    train = {"lr": 0.01, "batch_size": 16, "augment": False, "unfreeze": "head"}
+    steps = {name: {**common, "train": {"epochs": epochs, **train}} for name, epochs in (("a", 0), ("b", 1))}
+    found = run_steps(tmp_path, steps)
+    before, after = (load_module(found[name]).state_dict() for name in ("a", "b"))
+    changed = {key for key in before if not before[key].equal(after[key])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize(
+    ("config", "stage"),
+    [(finetune_config, finetune_stage), (distill_config, distill_stage)],
+    ids=["finetune", "distill"],
+)
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"arch": "resnet81"}, UsageError, "Unknown architecture"),
+        ({"arch": "deit_tiny_distilled_patch16_224"}, UsageError, "cannot get a new head"),
+        ({"arch": "vit_tiny_patch16_224", "size": 96}, UsageError, "cannot take images of 96 pixels"),
+        ({"arch": "b0", "weights": "package"}, MissingError, "No pip package"),
+        ({"arch": "mixer_s32_224", "weights": "hub"}, MissingError, "no weights for 'mixer_s32_224'"),
+        ({"arch": "resnet10t", "weights": "text.pth"}, InputError, "text.pth"),
+    ],
+)
+def test_what_cannot_be_trained_is_found_before_the_work(
+    config: Any,
+    stage: Any,
+    options: dict[str, Any],
+    error: type[OptkitError],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.pth").write_text("no tensors")
+    with pytest.raises(error, match=message):
+        stage.check(config.Config(**options))
+    stage.check(config.Config(arch="test_vit", size=160))
+
+
+def test_more_blocks_than_there_are_is_found_before_the_work() -> None:
+    with pytest.raises(UsageError, match="99 is more than"):
+        finetune_stage.check(finetune_config.Config(train={"unfreeze": 99}))
+
+
+def test_a_network_of_fixed_size_keeps_it(tmp_path: Path) -> None:
+    steps = {"m": {"stage": "finetune", "arch": "test_vit", "weights": "scratch", "train": {"epochs": 0}}}
+    assert run_steps(tmp_path, steps)["m"].spec.preprocess.size == 160

@@ -1,1 +1,1 @@
-"""One file per kind of source, each with `load(config, seed) -> Dataset`."""
+"""One file per kind of source, each with `load(path, config) -> Listing`."""

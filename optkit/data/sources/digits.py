@@ -15,10 +15,12 @@ def load(path: str, config: DataConfig) -> Listing:
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    ids = tuple(f"digit-{index:04d}" for index in range(len(pixels)))
     images = ImageSet(
         class_names=tuple(str(name) for name in digits.target_names),
-        ids=tuple(f"digit-{index:04d}" for index in range(len(pixels))),
+        ids=ids,
         labels=digits.target.astype(np.int64),
         open_image=lambda index: Image.fromarray(pixels[index]).convert("RGB"),
+        identities=ids,
     )
     return Listing(train=images, native_size=48, flip=False)

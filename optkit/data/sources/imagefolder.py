@@ -8,21 +8,17 @@ import numpy as np
 
 from optkit.core.errors import InputError
 from optkit.data.base import ImageSet, Listing
-from optkit.data.config import DataConfig
-from optkit.data.images import is_image, open_rgb, quick_check
-
-VALIDATION_NAMES = ("val", "valid", "validation", "test")
+from optkit.data.config import DataConfig, class_folders, shares
+from optkit.data.images import identity, is_image, open_rgb, quick_check
 
 
 def load(path: str, config: DataConfig) -> Listing:
-    """`path/train/<class>/…` with `path/val/<class>/…`, or `path/<class>/…`."""
+    """`path/train/<class>/…` with `path/val/<class>/…`, or `path/<class>/…` (or `path/val/<class>/…` alone)."""
     root = Path(path)
     corrupt: list[dict[str, str]] = []
-    if not (root / "train").is_dir():
-        return Listing(train=_read(root, root, None, corrupt), corrupt=corrupt)
-    train = _read(root / "train", root, None, corrupt)
-    folder = next((root / name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
-    val = _read(folder, root, train.class_names, corrupt) if folder else None
+    first, second = shares(root)
+    train = _read(first, root, None, corrupt)
+    val = _read(second, root, train.class_names, corrupt) if second else None
     return Listing(train=train, val=val, corrupt=corrupt)
 
 
@@ -30,7 +26,7 @@ def _read(
     folder: Path, root: Path, class_names: tuple[str, ...] | None, corrupt: list[dict[str, str]]
 ) -> ImageSet:
     """Images of the class folders in `folder`; `class_names` fixes the classes, None takes those found."""
-    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    found = [entry.name for entry in class_folders(folder)]
     if not found:
         raise InputError(
             f"{str(folder)!r} has no class folders.",
@@ -50,8 +46,8 @@ def _read(
         if not good:
             raise InputError(
                 f"The class folder {str(folder / name)!r} is empty.",
-                why="It holds no readable image.",
-                hint="Add images, or remove the folder.",
+                why=_why_empty(folder / name),
+                hint="Add images (JPEG, PNG, WebP, …), or remove the folder.",
             )
         paths += good
         labels += [names.index(name)] * len(good)
@@ -60,6 +56,15 @@ def _read(
         ids=tuple(path.relative_to(root).as_posix() for path in paths),
         labels=np.array(labels, np.int64),
         open_image=lambda index: open_rgb(paths[index]),
+        identities=tuple(identity(names[label], path) for path, label in zip(paths, labels, strict=True)),
+    )
+
+
+def _why_empty(folder: Path) -> str:
+    endings = sorted({path.suffix.lower() for path in folder.rglob("*") if path.is_file() and path.suffix})
+    other = [ending for ending in endings if not is_image(Path(f"x{ending}"))]
+    return "It holds no readable image" + (
+        f"; endings that are not read: {', '.join(other[:5])}." if other else "."
     )
 
 

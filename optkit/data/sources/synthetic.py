@@ -24,10 +24,12 @@ def _draw(index: int) -> Image.Image:
 
 def load(path: str, config: DataConfig) -> Listing:
     """400 images, the same ones every time."""
+    ids = tuple(f"stripes-{index:03d}" for index in range(COUNT))
     images = ImageSet(
         class_names=CLASSES,
-        ids=tuple(f"stripes-{index:03d}" for index in range(COUNT)),
+        ids=ids,
         labels=np.arange(COUNT, dtype=np.int64) % len(CLASSES),
         open_image=_draw,
+        identities=ids,
     )
     return Listing(train=images, native_size=SIZE, flip=False)

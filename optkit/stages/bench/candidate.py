@@ -15,6 +15,7 @@ from optkit.runtimes.base import Session
 class Candidate:
     """`error` is why it could not be opened; `not_measured` has a reason for every other gap.
 
+    `computes` is False where the answers are not the model's, so that no accuracy is measured.
     `timings` are the measurements of each batch size: the latency first, then what the device itself timed.
     """
 
@@ -22,6 +23,7 @@ class Candidate:
     artifact: Artifact
     runtime: str
     session: Session | None = None
+    computes: bool = True
     error: OptkitError | None = None
     accuracy: Accuracy | None = None
     timings: dict[int, list[Measurement]] = field(default_factory=dict)

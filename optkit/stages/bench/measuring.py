@@ -23,7 +23,8 @@ PROFILE_RUNS = 200
 
 
 def measure_accuracies(candidates: list[Candidate], images: ImageSet, reporter: Reporter) -> None:
-    """Every opened candidate on the same images; raises when none of them could be measured."""
+    """Every candidate that computes, on the same images; raises when none of them could be measured."""
+    candidates = [candidate for candidate in candidates if candidate.computes]
     errors: list[OptkitError] = []
     with reporter.track("Accuracy", len(images) * len(candidates)) as task:
         for candidate in candidates:

@@ -16,6 +16,7 @@ from optkit.models.build import rebuild
 from optkit.stages.bench.candidate import Candidate, reason
 
 NO_DATA = "no data was given"
+NOT_COMPUTED = "the {} runtime computes nothing: its answers and times are not the model's"
 
 
 def row(candidate: Candidate, batch: int, baseline: Candidate | None) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def row(candidate: Candidate, batch: int, baseline: Candidate | None) -> dict[st
         "format": candidate.artifact.format.value,
         "precision": candidate.artifact.precision.value,
         "runtime": candidate.runtime,
+        "computes": candidate.computes,
         "batch": batch,
         **_speed(candidate, batch, gaps),
         **_quality(candidate, baseline, gaps),
@@ -63,6 +65,8 @@ def accuracy_gap(candidate: Candidate) -> str:
     """Why there is no accuracy."""
     if candidate.error:
         return reason(candidate.error)
+    if not candidate.computes:
+        return NOT_COMPUTED.format(candidate.runtime)
     return candidate.not_measured.get("top1", NO_DATA)
 
 

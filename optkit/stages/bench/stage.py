@@ -43,11 +43,11 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
 
 def _candidates(models: dict[str, Artifact], runtimes: tuple[str, ...]) -> list[Candidate]:
     """Every model in every wanted runtime that executes its format; in its default one where none does."""
-    formats = {name: discover.load(PACKAGE, name, "runtime").FORMATS for name in runtimes}
+    modules = {name: discover.load(PACKAGE, name, "runtime") for name in runtimes}
     return [
-        Candidate(name, artifact, runtime)
+        Candidate(name, artifact, runtime, computes=getattr(modules.get(runtime), "COMPUTES", True))
         for name, artifact in models.items()
-        for runtime in [one for one in runtimes if artifact.format in formats[one]]
+        for runtime in [one for one in runtimes if artifact.format in modules[one].FORMATS]
         or [DEFAULTS[artifact.format]]
     ]
 
@@ -75,4 +75,5 @@ def _open(candidates: list[Candidate], threads: int, reporter: Reporter) -> list
 def _images(config: DataConfig, models: dict[str, Artifact], reporter: Reporter) -> ImageSet:
     """Images that none of the models was trained on."""
     data = load_data(config, reporter)
-    return data.evaluation_images({artifact.spec.trained_on for artifact in models.values()})
+    trained = [images for artifact in models.values() for images in artifact.spec.trained_on]
+    return data.evaluation_images(trained, reporter)

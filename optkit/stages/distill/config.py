@@ -7,21 +7,31 @@ from typing import ClassVar
 from pydantic import Field
 
 from optkit.core import discover
-from optkit.core.config import Input, StageConfig
+from optkit.core.config import Input
 from optkit.core.errors import UsageError, closest
 from optkit.core.types import Format
 from optkit.data.config import DataConfig
+from optkit.models.config import NewModelConfig
 from optkit.train.config import TrainConfig
 
 LOSSES = "optkit.train.losses"
 
 
-class Config(StageConfig):
+class Config(NewModelConfig):
     """Train a student on what a teacher says of every image."""
 
     inputs: ClassVar[tuple[Input, ...]] = (
-        Input("teacher", (Format.TORCH,), "the trained model to learn from"),
-        Input("student", (Format.TORCH,), "a trained model that learns on, instead of --arch", optional=True),
+        Input(
+            "teacher",
+            (Format.TORCH,),
+            "the model to learn from (on the command line, an architecture will do)",
+        ),
+        Input(
+            "student",
+            (Format.TORCH,),
+            "the model that learns (on the command line, an architecture will do)",
+            optional=True,
+        ),
     )
 
     arch: str = Field(

@@ -22,7 +22,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     session = open_artifact(artifact, config.runtime, options)
     try:
         data = load_data(config.data, context.reporter)
-        images = _images(data, config.split, artifact)
+        images = _images(data, config.split, artifact, context.reporter)
         accuracy = _measure(session, artifact, images, context.reporter)
     finally:
         session.close()
@@ -46,8 +46,10 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     )
 
 
-def _images(data: Dataset, split: str, artifact: Artifact) -> ImageSet:
-    return data.train if split == "train" else data.evaluation_images({artifact.spec.trained_on})
+def _images(data: Dataset, split: str, artifact: Artifact, reporter: Reporter) -> ImageSet:
+    if split == "train":
+        return data.train
+    return data.evaluation_images(artifact.spec.trained_on, reporter)
 
 
 def _measure(session: Session, artifact: Artifact, images: ImageSet, reporter: Reporter) -> Accuracy:

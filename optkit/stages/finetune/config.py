@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from optkit.core.config import StageConfig
 from optkit.data.config import DataConfig
+from optkit.models.config import NewModelConfig
 from optkit.train.config import TrainConfig
 
 
-class Config(StageConfig):
+class Config(NewModelConfig):
     """Fine-tune an architecture: first a new head on cached features, then the chosen blocks."""
 
-    arch: str = Field(default="lite0", description="b0…b7, lite0…lite4, or any timm name.")
-    weights: str = Field(
-        default="auto",
-        description="auto, hub, package, scratch, or a .safetensors or .pth file. "
-        "auto tries cache, package and hub.",
-    )
     size: int | None = Field(
         default=None, ge=16, description="Input size in pixels; default: the model's, or the data set's own."
     )

@@ -9,9 +9,9 @@ from optkit.data.load import load_data
 from optkit.data.loading import batches
 from optkit.data.training import training_data
 from optkit.measure.cost import module_cost
-from optkit.models.build import check_arch, fits_pretrained, new_spec
+from optkit.models.build import build, check_size, classifier, fits_pretrained, new_spec
 from optkit.models.checkpoint import save_checkpoint
-from optkit.models.weights import pretrained
+from optkit.models.weights import check_weights, pretrained
 from optkit.stages.finetune.config import Config
 from optkit.train.freezing import unfreeze
 from optkit.train.loop import Phase, make_fabric
@@ -22,18 +22,27 @@ LAST_BLOCKS = 2  # what learns by default where pretrained features fit
 
 
 def check(config: Config) -> None:
-    """The architecture exists."""
-    check_arch(config.arch)
+    """The architecture exists, can get a new head, and takes the size, weights and blocks that are named."""
+    module = build(config.arch, num_classes=2)
+    classifier(module, config.arch)
+    check_weights(module, config.arch, config.weights)
+    if isinstance(config.train.unfreeze, int):
+        unfreeze(module, config.train.unfreeze)
+    if config.size is not None:
+        check_size(module, config.arch, config.size)
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Head on cached features, then the chosen blocks; from scratch, everything at once."""
     reporter = context.reporter
     data = load_data(config.data, reporter)
-    spec = new_spec(config.arch, data.class_names, config.size, data.listing.native_size, data.digest)
+    spec = new_spec(
+        config.arch, data.class_names, config.size, data.listing.native_size, (data.trained_on(),)
+    )
     size = spec.preprocess.size
     fabric = make_fabric(config.train, size, config.seed)
     module, origin = pretrained(config.arch, spec.num_classes, config.weights, reporter)
+    check_size(module, config.arch, size)
     fits = origin != "scratch" and fits_pretrained(config.arch, size)
     options = config.train.completed(fits, LAST_BLOCKS)
     images = partial(

@@ -28,7 +28,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     (artifact,) = inputs["model"].values()
     files = [file for file in config.files() if is_image(file)]
     if not files:
-        raise InputError(f"{config.images!r} holds no image.", hint=NO_IMAGES_HINT)
+        raise InputError(f"{', '.join(config.images)!r} holds no image.", hint=NO_IMAGES_HINT)
     session = open_artifact(artifact, config.runtime, SessionOptions(load_module=load_module))
     names, ask = artifact.spec.class_names, any_batch(session)
     predictions: list[dict[str, Any]] = []

@@ -8,6 +8,11 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from optkit.core.errors import InputError, UsageError
+from optkit.core.types import ModelSpec
+from optkit.models.build import build
+from optkit.models.checkpoint import module_from_state
+from optkit.models.widths import read_widths
 from optkit.stages.prune.config import Config
 
 
@@ -115,3 +120,26 @@ def remove_channels(graph: tp.DependencyGraph, groups: list[ChannelGroup]) -> No
                 depthwise = group.root.groups == group.root.in_channels > 1
                 prune = tp.prune_depthwise_conv_out_channels if depthwise else tp.prune_conv_out_channels
             graph.get_pruning_group(group.root, prune, weakest).prune()
+
+
+def pruned_spec(module: nn.Module, dense: ModelSpec) -> ModelSpec:
+    """The spec of `module` after pruning; UsageError when it no longer runs or cannot be rebuilt from its spec.
+
+    Networks that reshape by numbers of their own (attention heads) and layers whose widths are not recorded
+    come to light here, before any training. `module` is left in eval mode.
+    """
+    widths = read_widths(module, build(dense.arch, dense.num_classes))
+    spec = dense.model_copy(update={"pruning": widths})
+    image = next(module.parameters()).new_zeros(1, 3, dense.preprocess.size, dense.preprocess.size)
+    try:
+        with torch.inference_mode():
+            module.eval()(image)
+            module_from_state(spec, module.state_dict(), dense.arch)(image)
+    except (InputError, RuntimeError, ValueError, AssertionError) as error:
+        reason = error.why if isinstance(error, InputError) else str(error)
+        raise UsageError(
+            f"This architecture cannot be pruned: {dense.arch!r}.",
+            why=f"Without the removed channels it does not run: {reason.strip().splitlines()[0]}",
+            hint="Prune a convolutional network (b0…b7, lite0…lite4, resnet…), or quantize this one.",
+        ) from None
+    return spec

@@ -13,16 +13,17 @@ from torch.nn import functional as F
 
 from optkit.core import discover
 from optkit.core.progress import Reporter
-from optkit.core.types import Artifact, Context, Format, Output
+from optkit.core.types import Artifact, Context, Format, ModelSpec, Output
+from optkit.data.base import Dataset
 from optkit.data.load import check_classes, load_data
 from optkit.data.loading import Batch, batches, calibration_subset
 from optkit.data.training import training_data
 from optkit.measure.cost import module_cost
-from optkit.models.build import build, fits_pretrained
+from optkit.models.build import classifier, fits_pretrained
 from optkit.models.checkpoint import load_module, save_checkpoint
-from optkit.models.widths import read_widths
-from optkit.stages.prune.channels import choose_widths, find_groups, remove_channels
+from optkit.stages.prune.channels import choose_widths, find_groups, pruned_spec, remove_channels
 from optkit.stages.prune.config import CRITERIA, Config
+from optkit.train.freezing import unfreeze
 from optkit.train.loop import Phase, make_fabric
 from optkit.train.losses.kl import loss as kl_loss
 from optkit.train.objectives import distillation
@@ -42,26 +43,19 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     )
     fabric = make_fabric(options, size, config.seed)
     dense, module = load_module(source), load_module(source)
+    classifier(module, source.spec.arch)
     before = module_cost(dense, size)
     with reporter.track("pruning"):
         sample = calibration_subset(data.train, config.gradient_images, config.seed)
         prune(module, images(sample), size, config, reporter)
+    spec = pruned_spec(module, source.spec.also_trained_on(data.trained_on()))
+    unfreeze(module, options.unfreeze)
     trainer = Trainer(module, options, fabric, partial(images, data.val), len(data.val), reporter)
     sample = calibration_subset(data.train, config.statistics_images, config.seed)
     trainer.refresh_statistics(images(sample), len(sample))
     direct = trainer.finish()
-    training = training_data(
-        data, [source.spec.preprocess], options.batch_size, options.crop, config.seed, options.workers
-    )
-    objective = distillation(
-        dense.to(fabric.device), kl_loss, config.distill_weight, config.temperature, fabric.autocast
-    )
-    trainer.fit(Phase("recover", options, training.steps, training.epoch, objective))
-    metrics = trainer.finish()
-    training.report_skipped(reporter)
+    metrics = _recover(trainer, dense, spec, data, config)
     after = module_cost(module, size)
-    widths = read_widths(module, build(source.spec.arch, source.spec.num_classes))
-    spec = source.spec.model_copy(update={"pruning": widths, "trained_on": data.digest})
     save_checkpoint(module, spec, context.workdir / Format.TORCH.filename)
     return Output(
         format=Format.TORCH,
@@ -75,7 +69,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
                 "macs_before": before.macs,
                 "macs_after": after.macs,
                 "top1_before_recovery": direct["top1"],
-                "layers": _layer_widths(module, widths),
+                "layers": _layer_widths(module, spec.pruning or {}),
             },
         },
     )
@@ -102,6 +96,28 @@ def prune(module: nn.Module, images: Iterable[Batch], size: int, config: Config,
             f"nothing more may go with round_to={config.round_to}, min_width={config.min_width}, "
             f"max_layer_ratio={config.max_layer_ratio} and scope={config.scope}."
         )
+
+
+def _recover(
+    trainer: Trainer, dense: nn.Module, spec: ModelSpec, data: Dataset, config: Config
+) -> dict[str, Any]:
+    """Train the pruned network with the dense one as its teacher; returns its metrics."""
+    options, fabric = trainer.options, trainer.fabric
+    training = training_data(
+        data, [spec.preprocess], options.batch_size, options.crop, config.seed, options.workers
+    )
+    objective = distillation(
+        dense.to(fabric.device),
+        kl_loss,
+        config.distill_weight,
+        config.temperature,
+        options.label_smoothing,
+        fabric.autocast,
+    )
+    trainer.fit(Phase("recover", options, training.steps, training.epoch, objective))
+    metrics = trainer.finish()
+    training.report_skipped(trainer.reporter)
+    return metrics
 
 
 def accumulate_gradients(module: nn.Module, images: Iterable[Batch]) -> None:

@@ -13,6 +13,7 @@ from optkit.core import discover, fingerprint
 from optkit.core.errors import InputError
 from optkit.core.types import Artifact, Context, Format, Output, Precision, Preprocess
 from optkit.data.base import ImageSet
+from optkit.data.config import BUILT_IN
 from optkit.data.load import load_data
 from optkit.data.loading import batches, calibration_subset
 from optkit.graph.onnx_file import ClassifierIO, classifier_io, embed_spec, read_onnx, write_onnx
@@ -42,6 +43,11 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
             hint="Export the model again, with its weights as constants.",
         )
     dataset = load_data(config.data, context.reporter)
+    if config.data.path in BUILT_IN and dataset.class_names != artifact.spec.class_names:
+        context.reporter.warn(
+            f"Calibrated on the built-in set {config.data.path!r}, which is not what this model was made for: "
+            "its ranges may be far off. Give images like those it will see, with --data."
+        )
     images = calibration_subset(dataset.train, config.calibration_images, config.seed)
     fitted, trial = _split(images) if config.calibrator == AUTO else (images, None)
     observed, used = _observe(config, model, io, planned, fitted, artifact.spec.preprocess, context)

@@ -205,3 +205,22 @@ def test_a_checkpoint_runs_in_pytorch(context, tmp_path):
     assert row["latency_ms"]
     assert row["macs"] > 0
     assert row["params"] > 0
+
+
+def test_a_runtime_that_computes_nothing_says_nothing_of_the_model(context, colour_model, colour_photos):
+    output = bench(context, {"m": colour_model()}, data=str(colour_photos), runtimes=["null", "onnxruntime"])
+    null, real = output.details["rows"]
+    assert (null["computes"], real["computes"]) == (False, True)
+    assert null["top1"] is null["agreement"] is null["n"] is None
+    assert "computes nothing" in null["not_measured"]["top1"]
+    assert (real["top1"], real["agreement"]) == (1.0, 1.0), "the baseline is a row that computes"
+    top1 = [found for found in output.measurements if found.name == "top1"]
+    assert [bool(found.samples) for found in top1] == [False, True]
+    assert "computes nothing" in top1[0].not_measured
+
+
+def test_the_null_runtime_alone_leaves_accuracy_out(context, colour_model, colour_photos):
+    (row,) = bench(context, {"m": colour_model()}, data=str(colour_photos), runtimes=["null"]).details["rows"]
+    assert row["top1"] is None
+    assert row["latency_ms"]["p50"] > 0, "what measuring itself costs"
+    assert "computes nothing" in row["not_measured"]["top1"]

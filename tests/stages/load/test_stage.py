@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from optkit.core import machine
 from optkit.core.errors import InputError, MissingError, OptkitError, UsageError
 from optkit.core.progress import SilentReporter
-from optkit.core.types import Context, Format, ModelSpec, Output, Precision, Preprocess
+from optkit.core.types import Context, Format, ModelSpec, Output, Precision, Preprocess, TrainedOn
 from optkit.graph.onnx_file import embed_spec, read_onnx, spec_from_metadata
 from optkit.models.build import build
 from optkit.models.checkpoint import read_state, save_checkpoint, spec_of
@@ -62,7 +62,7 @@ def _spec(**changes: object) -> ModelSpec:
         num_classes=5,
         class_names=tuple("abcde"),
         preprocess=Preprocess(size=32, mean=(0.1, 0.2, 0.3), crop_mode="squash"),
-        trained_on="f00d",
+        trained_on=(TrainedOn(sample=("f00d",)),),
     )
     return spec.model_copy(update=changes)
 
@@ -91,7 +91,7 @@ def test_options_override_the_metadata(make_onnx: MakeOnnx, load: Load, tmp_path
     assert output.spec is not None
     assert output.spec.preprocess == _spec().preprocess.model_copy(update={"mean": (0.0, 0.0, 0.0)})
     assert output.spec.class_names == tuple("vwxyz")
-    assert output.spec.trained_on == "f00d"
+    assert output.spec.trained_on == _spec().trained_on
 
 
 def test_bare_onnx_is_completed_loudly(make_onnx: MakeOnnx, load: Load, tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""A run that is killed with SIGKILL in each of its stages goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from optkit import pipeline
+from optkit.core import discover
+from optkit.core.store import Store, damage, read_artifact
+from optkit.recipe import recipe_from_yaml
+
+RECIPE = """
+name: killed
+data: synthetic
+steps:
+  teacher: {stage: finetune, arch: test_efficientnet, weights: scratch, size: 32,
+            train: {epochs: 1, workers: 0}}
+  student: {stage: distill, teacher: teacher, arch: test_efficientnet, weights: scratch, size: 32,
+            train: {epochs: 1, workers: 0}}
+  pruned: {stage: prune, model: student, ratio: 0.2, round_to: 8, min_width: 8,
+           gradient_images: 64, statistics_images: 64, train: {epochs: 1, workers: 0}}
+  onnx: {stage: export, model: pruned}
+  int8: {stage: quantize, model: onnx, calibration_images: 32, calibrator: minmax}
+  bench: {models: [onnx, int8], seconds: 0.2}
+"""
+STEPS = ["teacher", "student", "pruned", "onnx", "int8", "bench"]
+COMMAND = [sys.executable, "-c", "from optkit.cli import main; main()", "run", "recipe.yaml"]
+DEADLINE_S = 120
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(COMMAND, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def manifests(folder: Path) -> dict[str, bytes]:
+    """The manifest of every artifact that can be seen, each of which must be whole."""
+    found = {}
+    for root in (folder / "runs" / ".store", folder / "runs" / "killed"):
+        for path in root.glob("*/manifest.json"):
+            artifact = read_artifact(path.parent)
+            assert damage(artifact) is None
+            found[str(path.parent.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not discover.installed("onnxruntime"), reason="onnxruntime is not installed")
+def test_a_run_killed_in_every_stage_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(RECIPE)
+    store = Store(Path("runs/.store"))
+    plan = pipeline.plan(recipe_from_yaml(Path("recipe.yaml"), []), store)
+    keys = {name: plan.steps[name].key for name in STEPS}
+    done: dict[str, bytes] = {}
+    for index, name in enumerate(STEPS):
+        running = start(tmp_path)
+        until = time.monotonic() + DEADLINE_S
+        # The folder of this process appears when the stage begins; leftovers have other process ids.
+        while not list(Path("runs/.store/work").glob(f"{keys[name]}.{running.pid}.*")):
+            assert running.poll() is None, f"the run ended before {name}"
+            assert time.monotonic() < until, f"{name} did not begin"
+            time.sleep(0.005)
+        time.sleep(0.1)
+        os.kill(running.pid, signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
+        seen = manifests(tmp_path)
+        stored = {key for key in seen if ".store" in key}
+        assert stored == {f"runs/.store/{keys[step]}" for step in STEPS[:index]}, f"killed in {name}"
+        assert list(Path("runs/.store/work").glob(f"{keys[name]}.*")), "what the killed process left"
+        assert seen.items() >= done.items(), "what is finished stays as it is"
+        done = seen
+    finished = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("done before") == len(STEPS) - 1
+    seen = manifests(tmp_path)
+    assert seen.items() >= done.items()
+    assert {f"runs/.store/{key}" for key in keys.values()} <= seen.keys()
+    assert list(Path("runs/.store/work").iterdir()) == []
+    assert Path("runs/killed/report.html").is_file()
