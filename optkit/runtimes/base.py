@@ -34,6 +34,7 @@ class SessionOptions:
 
     load_module: Callable[[Artifact], torch.nn.Module]
     threads: int = 0  # 0: every core this process may use
+    needs_answers: bool = True  # False: a runtime that computes nothing will do, to measure the measuring
 
 
 class Session(Protocol):
@@ -80,6 +81,11 @@ def open_artifact(artifact: Artifact, name: str | None, options: SessionOptions)
         raise UsageError(
             f"The runtime {name!r} does not execute {artifact.format.value} models.",
             hint=f"{DEFAULTS[artifact.format]!r} does.",
+        )
+    if options.needs_answers and not getattr(runtime, "COMPUTES", True):
+        raise UsageError(
+            f"The runtime {name!r} computes nothing: its answers are not the model's.",
+            hint=f"Use {DEFAULTS[artifact.format]!r}.",
         )
     if reason := runtime.unavailable():
         raise MissingError(

@@ -105,6 +105,12 @@ def test_evaluate_json(here: Path) -> None:
     assert 0 <= done.json["top1_interval"][0] <= done.json["top1"] <= done.json["top1_interval"][1] <= 1
 
 
+def test_the_null_runtime_gives_no_answers(here: Path) -> None:
+    refused = optkit("evaluate", "m.onnx", *MODEL_OPTIONS, "--data", "photos", "--runtime", "null")
+    assert refused.code == 2
+    assert "computes nothing" in refused.err
+
+
 def test_evaluate_of_a_csv(here: Path) -> None:
     (here / "list.csv").write_text("path,label\n" + "\n".join(f"photos/{c}/0.png,{c}" for c in "abcde"))
     done = optkit("evaluate", "m.onnx", *MODEL_OPTIONS, "--data", "list.csv", "--json")

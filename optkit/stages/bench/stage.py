@@ -54,7 +54,7 @@ def _candidates(models: dict[str, Artifact], runtimes: tuple[str, ...]) -> list[
 
 def _open(candidates: list[Candidate], threads: int, reporter: Reporter) -> list[Candidate]:
     """Those that can be executed here; raises when none can, warns of the others."""
-    options = SessionOptions(load_module=load_module, threads=threads)
+    options = SessionOptions(load_module=load_module, threads=threads, needs_answers=False)
     for candidate in candidates:
         try:
             candidate.session = open_artifact(candidate.artifact, candidate.runtime, options)
