@@ -8,7 +8,7 @@ GPU_VENV := $(if $(shell command -v nvidia-smi),.venv-gpu,.venv)
 .PHONY: demo test check gpu-check readme clean
 
 # The stamp is older than pyproject.toml when dependencies have changed.
-.venv/stamp: EXTRAS := cpu,rtx,demo,test,dev
+.venv/stamp: EXTRAS := cpu,rtx,demo,streaming,hf,tensorboard,test,dev
 .venv-gpu/stamp: EXTRAS := gpu,demo,test
 .venv/stamp .venv-gpu/stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from optkit.core import discover, fingerprint, store
+from optkit.core import discover, fingerprint, machine, store
 from optkit.core.config import Input, StageConfig
 from optkit.core.errors import InputError, OptkitError, UsageError, closest
 from optkit.core.progress import Reporter, WarningRecorder
@@ -106,11 +106,11 @@ def _find(plan: Plan, config: StageConfig, key: str) -> Artifact | None:
 def _merge_data(
     shared: str | dict[str, Any] | None, cls: type[StageConfig], options: dict[str, Any], where: str
 ) -> None:
-    """The recipe's data, with what the step says of its own on top."""
+    """The recipe's data, with what the step says of its own on top; `data: null` means none."""
     own = options.get("data")
     if own is None:
         if shared is not None:
-            options["data"] = shared
+            options.setdefault("data", shared)
         return
     as_mapping = {"path": own} if isinstance(own, str) else own
     base = {"path": shared} if isinstance(shared, str) else shared or {}
@@ -219,7 +219,8 @@ def run(
         if found:
             reporter.info(f"{name}: done before ({step.key})")
         artifacts[name] = found or _run_step(plan, step, artifacts, reporter)
-        finished(name, artifacts[name])
+        if not machine.process_rank():
+            finished(name, artifacts[name])
     return artifacts
 
 
@@ -231,6 +232,9 @@ def _check_heavily(step: PlannedStep) -> None:
 
 
 def _run_step(plan: Plan, step: PlannedStep, artifacts: dict[str, Artifact], reporter: Reporter) -> Artifact:
+    is_main = not machine.process_rank()
+    if not is_main and step.config.processes() == 1:
+        return plan.store.wait_for(step.key)
     stage = importlib.import_module(f"{STAGES}.{step.stage}.stage")
     recorder = WarningRecorder(reporter)
     inputs = {role: {name: artifacts[name] for name in names} for role, names in step.inputs.items()}
@@ -238,10 +242,14 @@ def _run_step(plan: Plan, step: PlannedStep, artifacts: dict[str, Artifact], rep
     with plan.store.workdir(step.key) as workdir:
         started = time.monotonic()
         try:
-            output: Output = stage.run(step.config, inputs, Context(workdir, recorder))
+            output: Output = stage.run(
+                step.config, inputs, Context(workdir, recorder, plan.store.scratch(step.key))
+            )
         except OptkitError as error:
             error.add_note(f"in step {step.name!r}")
             raise
+        if not is_main:  # the main process commits what all have worked on
+            return plan.store.wait_for(step.key)
         manifest = Manifest(
             stage=step.stage,
             key=step.key,

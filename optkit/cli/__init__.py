@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 import traceback
@@ -13,6 +14,7 @@ import optkit
 from optkit.cli import _console
 from optkit.cli._run import StageCommand
 from optkit.core import discover, errors
+from optkit.core.machine import process_rank
 
 HELP = """From a fine-tuned image classifier to the fastest engine within an accuracy budget, with proof.
 
@@ -26,6 +28,8 @@ the machine lacks; 4 a file or folder that is absent or broken; 70 a bug; 130 in
 # typer carries a click of its own, or uses the installed one: this is `ClickException` of whichever it is.
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 TRIPLES = ("--mean", "--std")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def commands() -> list[str]:
@@ -84,24 +88,53 @@ def execute(arguments: list[str]) -> int:
         wanted = next((argument for argument in arguments if not argument.startswith("-")), "")
         result = build_app(wanted)(_split_triples(arguments), prog_name="optkit", standalone_mode=False)
     except errors.OptkitError as error:
-        _console.print_error(error, as_json)
+        if rank := process_rank():  # the main process says it in full, unless this one alone failed
+            _console.err.print(f"process {rank}: {error.message}", markup=False, highlight=False)
+        else:
+            _console.print_error(error, as_json)
         return error.exit_code
     except CommandLineError as error:
-        message = error.format_message()  # type: ignore[attr-defined]
+        message = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
         if not message:  # no arguments at all: the help is already shown
             return errors.EXIT_USAGE
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "optkit"
         _console.print_error(errors.UsageError(message, hint=f"See `{where} --help`."), as_json)
         return errors.EXIT_USAGE
+    except OSError as error:
+        if error.errno not in (*NO_SPACE, *REFUSED):
+            return _bug()
+        _console.print_error(_of_the_disk(error), as_json)
+        return errors.EXIT_MISSING
     except (KeyboardInterrupt, typer.Abort):
-        _console.err.print("interrupted; finished steps are kept, start the command again to go on")
-        return errors.EXIT_INTERRUPTED
+        result = errors.EXIT_INTERRUPTED
     except Exception:  # noqa: BLE001 - the one place where a bug becomes an exit code; the traceback is kept
-        traceback.print_exc()
-        _console.err.print("[bold red]This is a bug in optkit.[/] Please report it with the text above.")
-        return errors.EXIT_BUG
+        return _bug()
+    if result == errors.EXIT_INTERRUPTED:  # also what typer makes of Ctrl-C itself
+        _console.err.print("interrupted; finished steps are kept, start the command again to go on")
     return result if isinstance(result, int) else errors.EXIT_OK
+
+
+def _bug() -> int:
+    traceback.print_exc()
+    _console.err.print("[bold red]This is a bug in optkit.[/] Please report it with the text above.")
+    return errors.EXIT_BUG
+
+
+def _of_the_disk(error: OSError) -> errors.MissingError:
+    what = repr(str(error.filename)) if error.filename else "a file"
+    if error.errno in REFUSED:
+        return errors.MissingError(
+            f"The system refuses access to {what}.",
+            why=error.strerror or str(error),
+            hint="Change its permissions, or start the command in a folder that you may write to.",
+        )
+    return errors.MissingError(
+        f"There is no space to write {what}.",
+        why=error.strerror or str(error),
+        hint="Free some space (`runs/` can be deleted at any time) and start the command again: "
+        "finished steps are kept, and a training goes on.",
+    )
 
 
 def _split_triples(arguments: list[str]) -> list[str]:

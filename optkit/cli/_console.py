@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from optkit.core.errors import OptkitError
+from optkit.core.machine import process_rank
 
 out = Console()
 err = Console(stderr=True)
@@ -40,9 +41,13 @@ class _Bar:
 
 
 class ConsoleReporter:
-    """Progress bars on stderr, where somebody is looking; plain lines where it is a file."""
+    """Progress bars on stderr, where somebody is looking; plain lines where it is a file.
+
+    Of several processes that run the command together, only the main one speaks.
+    """
 
     def __init__(self) -> None:
+        self._is_quiet = process_rank() > 0
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -56,7 +61,7 @@ class ConsoleReporter:
         )
 
     def __enter__(self) -> ConsoleReporter:
-        if err.is_terminal:
+        if err.is_terminal and not self._is_quiet:
             self._progress.start()
         return self
 
@@ -71,14 +76,16 @@ class ConsoleReporter:
             yield bar
         finally:
             self._progress.remove_task(task)
-        if not err.is_terminal:  # a log gets a line when the work is done
+        if not err.is_terminal and not self._is_quiet:  # a log gets a line when the work is done
             err.print(f"  {escape(description)} {escape(bar.note)}".rstrip(), highlight=False)
 
     def info(self, message: str) -> None:
-        err.print(escape(message), highlight=False)
+        if not self._is_quiet:
+            err.print(escape(message), highlight=False)
 
     def warn(self, message: str) -> None:
-        err.print(f"[bold yellow]warning:[/] {escape(message)}", highlight=False)
+        if not self._is_quiet:
+            err.print(f"[bold yellow]warning:[/] {escape(message)}", highlight=False)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -109,7 +116,8 @@ def print_error(error: OptkitError, as_json: bool) -> None:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on stdout; texts are shown as they are, markup and all."""
-    found = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    out.print(f"[bold]{escape(title)}[/]", highlight=False)  # a table's own title wraps at the table's width
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         found.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:

@@ -14,11 +14,12 @@ import typer
 from pydantic.fields import FieldInfo
 
 from optkit.core.config import Config, Input, StageConfig
+from optkit.core.types import Record
 from optkit.pipeline import LOAD, config_class
 
-PANELS = {"data": "Data", "train": "Training"}
+PANELS = {"head": "New head", "data": "Data", "augment": "Augmentation", "train": "Training"}
 LOAD_PANEL = "Model files that do not say it themselves"
-RENAMED = {"data.path": "data"}
+RENAMED = {"data.path": "data", "augment.enabled": "augment"}
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,20 @@ def _cli_type(annotation: Any) -> Any:
 
 
 def _is_open_tuple(annotation: Any) -> bool:
-    """Whether a field takes any number of values."""
-    kinds = (annotation, *typing.get_args(annotation))
-    return any(typing.get_origin(kind) is tuple and typing.get_args(kind)[-1] is Ellipsis for kind in kinds)
+    """Whether a field takes any number of plain values; a list of groups is written as YAML."""
+    return any(
+        typing.get_origin(kind) is tuple
+        and typing.get_args(kind)[-1] is Ellipsis
+        and not (isinstance(inner := typing.get_args(kind)[0], type) and issubclass(inner, Record))
+        for kind in (annotation, *typing.get_args(annotation))
+    )
+
+
+def _panel(config: type[Config], name: str) -> str | None:
+    """Title of the options that are defined with `name`: that of the class it comes from."""
+    owner = next((cls for cls in config.__mro__ if name in vars(cls).get("__annotations__", {})), config)
+    title: str | None = vars(owner).get("panel")
+    return title
 
 
 def _group_class(field: FieldInfo) -> type[Config] | None:
@@ -65,7 +77,11 @@ def _field_options(
 ) -> list[Option]:
     """Options of every field. `absent` leaves the defaults out: the whole group may stay away."""
     found = []
-    for name, field in config.model_fields.items():
+    # Of a group that is put together from others, its own options come first.
+    is_inherited = {
+        name: bool(path) and _panel(config, name) != _panel(config, "") for name in config.model_fields
+    }
+    for name, field in sorted(config.model_fields.items(), key=lambda item: is_inherited[item[0]]):
         target = (*path, name)
         group = _group_class(field)
         if group is not None:
@@ -75,7 +91,8 @@ def _field_options(
         kind = _cli_type(field.annotation)
         dashed = f"--{flag.replace('_', '-')}"
         names = f"{dashed}/--no-{dashed[2:]}" if kind is bool else dashed
-        info = typer.Option(names, help=field.description, rich_help_panel=panel)
+        title = _panel(config, name) or panel
+        info = typer.Option(names, help=field.description, rich_help_panel=title)
         default = None if absent or field.is_required() or field.default == () else field.default
         if kind is str and default is not None:
             default = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

@@ -65,6 +65,7 @@ class StageCommand:
 
     def _run(self, options: dict[str, Any], load: dict[str, Any], out: Path | None, as_json: bool) -> None:
         from optkit import pipeline
+        from optkit.core.machine import process_rank
         from optkit.core.store import Store, copy_artifact
         from optkit.recipe import recipe_from_value
 
@@ -81,6 +82,8 @@ class StageCommand:
             # A measurement is asked for to be made now; a model is the same one when made again.
             fresh = frozenset({last} if measures else ())
             artifact = pipeline.run(plan, reporter, fresh)[last]
+        if process_rank():  # the main process shows and keeps what all have worked on
+            return
         if is_kept:
             copy_artifact(artifact, where)
         if as_json:

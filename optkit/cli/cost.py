@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import StageCommand, Steps
+from optkit.cli._run import Done, StageCommand, Steps
+from optkit.core.types import MANIFEST
 
+FORMULAS = "2·H·W·C_in·C_out·K² and C_in·C_out·K² + C_out, of every layer"
 SUFFIXES = (".onnx", ".safetensors", ".pth", ".pt", ".plan", ".engine")
 
 if TYPE_CHECKING:
@@ -15,11 +17,15 @@ if TYPE_CHECKING:
 
 HELP = """Count multiply-adds (MACs) and parameters, in total and layer by layer.
 
-One MAC is one multiplication with its addition: papers' "FLOPs" of EfficientNet are MACs.
+One MAC is one multiplication with its addition, two FLOPs; papers' "FLOPs" of EfficientNet are MACs.
+A convolution's FLOPs are 2·H·W·C_in·C_out·K² and its parameters C_in·C_out·K² + C_out, in textbooks;
+the count here is exact, and the second table leads from the one to the other.
 
 [bold]Examples[/]
 
     optkit cost b0
+
+    optkit cost b0 --size 320 --layers
 
     optkit cost onnx/ --json
 """
@@ -31,30 +37,88 @@ def to_json(artifact: Artifact) -> dict[str, Any]:
 
 
 def show(artifact: Artifact) -> None:
-    """Totals, and the ten layers that cost most."""
+    """Totals, the layers, the way from the formulas to the count, and what was not counted."""
     metrics, details = artifact.manifest.metrics, artifact.manifest.details
-    layers = sorted(details["layers"], key=lambda layer: -layer["macs"])[:10]
-    _console.table(
-        f"{metrics['macs'] / 1e9:.4g} GMACs, {metrics['params'] / 1e6:.4g} M parameters",
-        ["dearest layers", "MMACs", "parameters"],
-        [[layer["name"], f"{layer['macs'] / 1e6:.2f}", f"{layer['params']:,}"] for layer in layers],
+    title = (
+        f"{details['name']} at {metrics['size']} px: {metrics['macs'] / 1e9:.4g} GMACs, "
+        f"{metrics['params'] / 1e6:.4g} M parameters"
     )
-    for name in ("unit", "not_counted"):
-        if details.get(name):
-            text = details[name]
-            if isinstance(text, dict):
-                text = ", ".join(f"{count} {kind}" for kind, count in text.items())
-            _console.out.print(f"{name.replace('_', ' ')}: {text}", markup=False, highlight=False)
+    show_layers = _show_all if artifact.manifest.config.get("layers") else _show_dearest
+    show_layers(title, details["layers"])
+    _show_formula(details)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in details["not_counted"].items())
+    for label, text in (
+        ("unit", details["unit"]),
+        ("not counted", "; ".join(filter(None, (kinds, details["never_counted"])))),
+    ):
+        _console.out.print(f"{label}: {text}", markup=False, highlight=False)
+
+
+def _show_dearest(title: str, layers: list[dict[str, Any]]) -> None:
+    dearest = sorted(layers, key=lambda layer: -layer["macs"])[:10]
+    _console.table(
+        title,
+        [f"dearest of {len(layers)} layers", "MMACs", "parameters"],
+        [[layer["name"], f"{layer['macs'] / 1e6:.2f}", f"{layer['params']:,}"] for layer in dearest],
+    )
+
+
+def _show_all(title: str, layers: list[dict[str, Any]]) -> None:
+    _console.table(
+        title,
+        ["layer", "MFLOPs", "by formula", "parameters", "by formula", "why they differ"],
+        [
+            [
+                layer["name"],
+                f"{2 * layer['macs'] / 1e6:,.2f}",
+                "–" if layer["formula_flops"] is None else f"{layer['formula_flops'] / 1e6:,.2f}",
+                f"{layer['params']:,}",
+                "–" if layer["formula_params"] is None else f"{layer['formula_params']:,}",
+                layer["why"],
+            ]
+            for layer in layers
+        ],
+    )
+
+
+def _show_formula(details: dict[str, Any]) -> None:
+    first, *reasons, last = details["formula"]
+    rows = [
+        [FORMULAS, f"{first['flops'] / 1e9:,.4f}", f"{first['params'] / 1e6:,.4f}"],
+        *(
+            [row["reason"], *(_signed(row[name], unit) for name, unit in (("flops", 1e9), ("params", 1e6)))]
+            for row in reasons
+            if row["flops"] or row["params"]
+        ),
+        ["exact count", f"{last['flops'] / 1e9:,.4f}", f"{last['params'] / 1e6:,.4f}"],
+    ]
+    _console.table("from the textbook's formulas to the exact count", ["", "GFLOPs", "M parameters"], rows)
+    _console.out.print(
+        f"if every K×K convolution were depthwise-separable, 2·H·W·C_in·(K² + C_out): "
+        f"{details['separable_flops'] / 1e9:,.4f} GFLOPs",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _signed(value: int, unit: float) -> str:
+    return f"{value / unit:+,.4f}" if value else ""
 
 
 def expand(options: dict[str, Any], load: dict[str, Any]) -> Steps:
     """What is a path is a model, anything else an architecture."""
-    options = dict(options)
-    if Path(options["model"]).suffix not in SUFFIXES and not Path(options["model"]).exists():
+    options, path = dict(options), Path(options["model"])
+    if path.suffix not in SUFFIXES and not path.exists():
         options["arch"] = options.pop("model")
-    elif "size" in options and Path(options["model"]).is_file():
+    elif "size" in options and path.is_file() and not (path.parent / MANIFEST).is_file():
         load["size"] = options["size"]
     return {"cost": {"stage": "cost", **options}}
+
+
+def next_command(done: Done) -> str:
+    """Measure the model, or train the architecture."""
+    name = done.artifact.manifest.details["name"]
+    return f"optkit bench {done.models}" if done.models else f"optkit finetune --arch {name}"
 
 
 command = StageCommand(
@@ -62,7 +126,7 @@ command = StageCommand(
     HELP,
     show,
     to_json,
-    lambda done: f"optkit bench {done.models}" if done.models else "optkit finetune",
+    next_command,
     positional=("model",),
     hidden=("arch",),
     expand=expand,

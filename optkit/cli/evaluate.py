@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 HELP = """Measure the accuracy of a model file itself, whatever its format.
 
+Every figure comes with its 95 % interval; --out keeps thumbnails of the worst mistakes.
+
 [bold]Examples[/]
 
     optkit evaluate ft/ --data photos/
+
+    optkit evaluate int8/ --data photos/ --runtime openvino --out evaluation/
 
     optkit evaluate model.onnx --data val.csv --size 224 --crop-pct 0.875 --json
 """
@@ -27,26 +31,48 @@ def to_json(artifact: Artifact) -> dict[str, Any]:
     )
 
 
+FIGURES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "precision": "precision (mean over classes)",
+    "recall": "recall (mean over classes)",
+    "f1": "F1 (mean over classes)",
+    "ece": "calibration error (ECE)",
+    "loss": "loss (cross-entropy)",
+}
+SHOWN = 5  # classes, confusions, mistakes
+
+
 def show(artifact: Artifact) -> None:
-    """The figures, with the interval of the headline figure, and the weakest classes."""
-    metrics = artifact.manifest.metrics
-    low, high = metrics["top1_interval"]
-    rows = [["top-1", f"{metrics['top1']:.4f}  (95 %: {low:.3f} – {high:.3f}, {metrics['n']} images)"]]
-    rows += [
-        [name, f"{value:.4f}"]
-        for name, value in metrics.items()
-        if isinstance(value, float) and name != "top1"
-    ]
-    _console.table("evaluate", ["", "value"], rows)
-    weakest = sorted(artifact.manifest.details["per_class"], key=lambda row: row["recall"] or 0)[:5]
+    """The figures with their intervals, the weakest classes, what is taken for what, the worst mistakes."""
+    metrics, details = artifact.manifest.metrics, artifact.manifest.details
+    rows = []
+    for name, text in FIGURES.items():
+        if metrics[name] is not None:
+            low, high = metrics[f"{name}_interval"]
+            rows.append([text, f"{metrics[name]:.4f}", f"{low:.4f} – {high:.4f}"])
+    _console.table(f"evaluate, {metrics['n']} images", ["", "value", "95 % interval"], rows)
+    shown = [row for row in details["per_class"] if row["n"]]
+    weakest = sorted(shown, key=lambda row: row["recall"])[:SHOWN]
     _console.table(
         "lowest recall",
-        ["class", "recall", "precision", "images"],
+        ["class", "recall", "precision", "F1", "images"],
         [
-            [str(row["class"]), f"{row['recall'] or 0:.3f}", f"{row['precision'] or 0:.3f}", str(row["n"])]
+            [row["class"], *(f"{row[name]:.3f}" for name in ("recall", "precision", "f1")), str(row["n"])]
             for row in weakest
         ],
     )
+    if details["confusions"]:
+        confusions = [
+            [f"{row['label']} taken for {row['prediction']}", str(row["n"])]
+            for row in details["confusions"][:SHOWN]
+        ]
+        _console.table("most frequent confusions", ["", "images"], confusions)
+        mistakes = [
+            [row["file"], row["label"], row["prediction"], f"{row['p']:.3f}"]
+            for row in details["mistakes"][:SHOWN]
+        ]
+        _console.table("worst mistakes", ["image", "is", "taken for", "p"], mistakes)
 
 
 def next_command(done: Done) -> str:

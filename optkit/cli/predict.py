@@ -10,11 +10,15 @@ from optkit.cli._run import StageCommand
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
 
-HELP = """Name what is on an image, on every image of a folder, or of a pattern.
+HELP = """Name what is on an image, on every image of a folder, or of a pattern ("**": in every sub-folder).
+
+--out keeps the answers as predictions.csv.
 
 [bold]Examples[/]
 
     optkit predict ft/ cat.jpg
+
+    optkit predict ft/ 'photos/**/*.jpg' --top-k 1 --out answers/
 
     optkit predict model.onnx 'photos/*.jpg' --top-k 3 --size 224 --json
 """

@@ -15,6 +15,7 @@ import typer
 from optkit.cli import _console
 from optkit.cli._run import RUNS, STORE
 from optkit.core.errors import UsageError
+from optkit.core.machine import process_rank
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
@@ -67,11 +68,14 @@ def command(
         _console.next_command(f"optkit run {shlex.quote(str(recipe_file))}{options}")
         return
     names = _folder_names(list(plan.steps))
-    _prepare(folder, plan, names)
+    if not process_rank():
+        _prepare(folder, plan, names)
     with _console.ConsoleReporter() as reporter:
         artifacts = pipeline.run(
             plan, reporter, finished=lambda name, artifact: copy_artifact(artifact, folder / names[name])
         )
+    if process_rank():  # the main process shows what all have worked on
+        return
     summary, paths = _report(folder)
     if as_json:
         report = json.loads(paths["json"].read_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from optkit.core.types import Format, Manifest, Record
 
@@ -24,6 +24,8 @@ class Input:
 class Config(Record):
     """A group of options. Subclasses add fields with defaults and descriptions."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     def canonical(self) -> dict[str, Any]:
         """What the cache key is made of: outside files by their content, not by their path."""
         return {
@@ -36,6 +38,11 @@ class Config(Record):
         for name in type(self).model_fields:
             if isinstance(value := getattr(self, name), Config):
                 value.check()
+
+    def processes(self) -> int:
+        """How many processes work on this together, each of them running the same command."""
+        groups = (getattr(self, name) for name in type(self).model_fields)
+        return max((group.processes() for group in groups if isinstance(group, Config)), default=1)
 
 
 class StageConfig(Config):

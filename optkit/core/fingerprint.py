@@ -60,7 +60,8 @@ def of_path(path: Path) -> str:
 
 @cache
 def of_code(stage: str) -> str:
-    """Digest of the code that a stage runs: its own folder and every room below it."""
+    """Digest of the code that a stage runs: its own folder, what stages share, and every room below it."""
     folders = [PACKAGE / "stages" / stage, *(PACKAGE / name for name in SERVICES)]
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    files.append(PACKAGE / "stages" / "base.py")
     return of_value([[path.relative_to(PACKAGE).as_posix(), of_file(path)] for path in files])

@@ -30,6 +30,15 @@ PACKAGES = (
 )
 
 
+def process_rank() -> int:
+    """Number of this process among those that run the same command together, 0 when it is alone.
+
+    torchrun, SLURM and Lightning tell it by these variables.
+    """
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 0)
+
+
 def version(package: str) -> str | None:
     """Installed version of a distribution, None when absent."""
     from importlib import metadata  # slow to import, and --help needs no versions

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,10 +23,10 @@ from optkit.core.errors import InputError
 from optkit.core.types import MANIFEST, Artifact, FileEntry, Format, Manifest
 
 
-def read_artifact(path: Path) -> Artifact:
-    """The artifact in folder `path`; InputError when its manifest is absent, broken or lacks a file."""
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in folder `path`; InputError when it is absent or broken. The files may be elsewhere."""
     try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+        return Manifest.model_validate_json((path / MANIFEST).read_bytes())
     except FileNotFoundError:
         raise InputError(
             f"{str(path)!r} is not an artifact.",
@@ -39,6 +40,15 @@ def read_artifact(path: Path) -> Artifact:
             why=f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}",
             hint="It was changed by hand or written by another version; run the step again.",
         ) from None
+
+
+POLL_SECONDS = 0.2
+SCRATCH_DAYS = 30  # what a killed run left is removed when nobody went on with it for so long
+
+
+def read_artifact(path: Path) -> Artifact:
+    """The artifact in folder `path`; InputError when its manifest is absent, broken or lacks a file."""
+    manifest = read_manifest(path)
     if manifest.format is not Format.RESULT and manifest.format.filename not in manifest.files:
         raise InputError(f"The artifact {str(path)!r} has no model file.", hint="Run the step again.")
     for name in manifest.files:
@@ -148,6 +158,22 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def scratch(self, key: str) -> Path:
+        """A folder for what a killed run of `key` leaves to the next one; it need not exist."""
+        return self.root / "scratch" / key
+
+    def wait_for(self, key: str) -> Artifact:
+        """The artifact of `key` as soon as the main process has committed it.
+
+        KeyboardInterrupt when the process that started this one is gone.
+        """
+        parent = os.getppid()
+        while not (self.path(key) / MANIFEST).is_file():
+            if os.getppid() != parent:
+                raise KeyboardInterrupt
+            time.sleep(POLL_SECONDS)
+        return read_artifact(self.path(key))
+
     def commit(self, workdir: Path, manifest: Manifest) -> Artifact:
         """Make what lies in `workdir` the artifact of `manifest.key`, in one step."""
         files = {
@@ -172,10 +198,15 @@ class Store:
         if target.exists():  # an older or damaged one, or the same one made by another process meanwhile
             os.replace(target, Path(tempfile.mkdtemp(dir=self._work, prefix="old..")))
         os.replace(workdir, target)
+        shutil.rmtree(self.scratch(manifest.key), ignore_errors=True)
         return read_artifact(target)
 
     def collect_garbage(self) -> None:
-        """Remove the work folders of processes that are gone."""
+        """Remove the work folders of processes that are gone, and what killed runs left long ago."""
+        oldest = time.time() - SCRATCH_DAYS * 24 * 3600
+        for folder in self.scratch("").glob("*"):
+            if folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
         for folder in self._work.glob("*") if self._work.is_dir() else ():
             owner = [*folder.name.split("."), ""][1]
             if not (owner.isdigit() and _is_running(int(owner))):

@@ -74,11 +74,24 @@ class TrainedOn(Record):
     boundaries: dict[str, str] = {}
 
 
+class HeadSpec(Record):
+    """A head other than the architecture's own: pooling, hidden layers, dropout, then one linear layer.
+
+    `pooling` None keeps the architecture's; `flatten` takes the whole feature map. Every hidden layer is
+    linear, ReLU, dropout; `dropout` also precedes the last layer.
+    """
+
+    pooling: Literal["avg", "max", "catavgmax", "flatten"] | None = None
+    hidden: tuple[int, ...] = ()
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
 class ModelSpec(Record):
     """Enough to rebuild the torch module without unpickling anything.
 
     `arch` is a timm name. `pruning` maps module names to the widths that pruning left
-    (`{"blocks.0.0.conv_pw": {"out_channels": 48, …}}`), None for a dense network. `trained_on` tells the
+    (`{"blocks.0.0.conv_pw": {"out_channels": 48, …}}`), None for a dense network; `head` is None for the
+    architecture's own. `trained_on` tells the
     sets of images it was trained on, its ancestors included, so that it is never measured on them.
     """
 
@@ -87,6 +100,7 @@ class ModelSpec(Record):
     class_names: tuple[str, ...]
     preprocess: Preprocess
     pruning: dict[str, dict[str, int]] | None = None
+    head: HeadSpec | None = None
     trained_on: tuple[TrainedOn, ...] = ()
 
     def also_trained_on(self, images: TrainedOn) -> ModelSpec:
@@ -184,8 +198,11 @@ class Output:
 class Context:
     """What a stage may use besides its config and inputs.
 
-    Only what lies in `workdir` when the stage returns becomes part of the artifact.
+    Only what lies in `workdir` when the stage returns becomes part of the artifact. What lies in `scratch`
+    outlives a killed run: the next one of the same key finds it there, and a finished one removes it. None:
+    nothing outlives this run.
     """
 
     workdir: Path
     reporter: Reporter
+    scratch: Path | None = None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from optkit.core import fingerprint
+from optkit.core.errors import MissingError
 from optkit.core.progress import Reporter
 from optkit.core.types import TrainedOn
 
 SAMPLE = 64  # enough to notice a set of which only a tenth is asked for
+DESCRIBED = 256  # images whose headers the data card is made of
 
 
 class CorruptImage(Exception):
@@ -27,7 +32,8 @@ class ImageSet:
 
     `ids[i]` names image i (a path relative to its root), `labels[i]` is its class index, `open_image(i)`
     decodes it as RGB and raises CorruptImage when that fails. `identities[i]` tells the image apart wherever
-    it lies: "<class>/<file name>:<bytes>" for files.
+    it lies: "<class>/<file name>:<bytes>" for files. `read_image(i)` is the encoded file as it is stored, with
+    CorruptImage when that fails; None: the images are drawn, not stored.
     """
 
     class_names: tuple[str, ...]
@@ -35,6 +41,7 @@ class ImageSet:
     labels: NDArray[np.int64]
     open_image: Callable[[int], Image.Image]
     identities: tuple[str, ...]
+    read_image: Callable[[int], bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,15 +50,53 @@ class ImageSet:
         """A short hash of every identity: 16 hexadecimal digits, evenly spread and the same everywhere."""
         return [fingerprint.of_value(identity)[:16] for identity in self.identities]
 
+    def facts(self) -> dict[str, Any]:
+        """File formats, and smallest, middle and largest width and height of some images spread over the set."""
+        formats: Counter[str] = Counter()
+        sizes = []
+        for index in np.unique(np.linspace(0, len(self) - 1, min(len(self), DESCRIBED)).astype(int)):
+            try:
+                kind, size = self._header(int(index))
+            except CorruptImage:
+                continue
+            except MissingError:  # the network is gone: the card is not worth stopping for
+                break
+            formats[kind] += 1
+            sizes.append(size)
+        sides = {} if not sizes else dict(zip(("width", "height"), zip(*sizes, strict=True), strict=True))
+        extremes = {
+            name: {"min": min(values), "median": int(np.median(values)), "max": max(values)}
+            for name, values in sides.items()
+        }
+        return {"sampled": len(sizes), "formats": dict(formats.most_common()), **extremes}
+
+    def _header(self, index: int) -> tuple[str, tuple[int, int]]:
+        """Format and (width, height), upright, without decoding where the image is a file."""
+        if self.read_image is None:
+            return "drawn", self.open_image(index).size
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(io.BytesIO(self.read_image(index))) as image:
+                    size = image.size
+                    # Asking a PNG for it would decode it whole.
+                    exif = image.getexif() if image.format in ("JPEG", "MPO", "TIFF", "WEBP") else {}
+                    turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise CorruptImage(str(error)) from None
+        return image.format or "unknown", size[::-1] if turned else size
+
     def subset(self, indices: NDArray[np.int64]) -> ImageSet:
         """The images at `indices`, in that order."""
         chosen = [int(index) for index in indices]
+        read_image = self.read_image
         return ImageSet(
             class_names=self.class_names,
             ids=tuple(self.ids[index] for index in chosen),
             labels=self.labels[indices],
             open_image=lambda i: self.open_image(chosen[i]),
             identities=tuple(self.identities[index] for index in chosen),
+            read_image=None if read_image is None else lambda i: read_image(chosen[i]),
         )
 
 
@@ -72,16 +117,33 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Leaks:
+    """Images that lie on both sides of the split, or in training under several classes.
+
+    `exact` and `near` count validation images with a copy in training, `contradictory` training images whose
+    copy has another class, `checked` the images looked at. `pairs`: (training id, other id, kind), the first 50.
+    """
+
+    exact: int
+    near: int
+    contradictory: int
+    checked: int
+    pairs: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Training and validation images.
 
-    `whole` is the set that they were split from, None when the source came with its own validation images.
+    `whole` is the set that they were split from, None when the source came with its own validation images;
+    `leaks` is None while nobody has looked for them.
     """
 
     listing: Listing
     train: ImageSet
     val: ImageSet
     whole: ImageSet | None
+    leaks: Leaks | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -123,7 +185,8 @@ class Dataset:
         return kept
 
     def summary(self) -> dict[str, Any]:
-        """Counts for manifest and report."""
+        """The data card for manifest and report."""
+        counts = {name: self._counts(images) for name, images in (("train", self.train), ("val", self.val))}
         return {
             "classes": len(self.class_names),
             "train": len(self.train),
@@ -131,7 +194,23 @@ class Dataset:
             "held_out": self.whole is not None,
             "corrupt": self.listing.corrupt[:100],
             "corrupt_count": len(self.listing.corrupt),
+            "per_class": {
+                label: [counts["train"][label], counts["val"][label]] for label in self.class_names
+            },
+            "imbalance": self.imbalance,
+            "images": self.train.facts(),
+            "leaks": None if self.leaks is None else asdict(self.leaks),
         }
+
+    @property
+    def imbalance(self) -> float:
+        """Training images of the largest class for each one of the smallest."""
+        counts = self._counts(self.train).values()
+        return round(max(counts) / max(1, min(counts)), 2)
+
+    def _counts(self, images: ImageSet) -> dict[str, int]:
+        found = np.bincount(images.labels, minlength=len(self.class_names))
+        return dict(zip(self.class_names, found.tolist(), strict=True))
 
 
 def _held_out(images: ImageSet, hashes: list[str], trained: TrainedOn) -> NDArray[np.bool_]:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from optkit.core import discover, fingerprint
 from optkit.core.config import Config
 from optkit.core.errors import InputError, MissingError, closest
+from optkit.data import hub, shards
+from optkit.data.shards import VALIDATION_NAMES
 from optkit.data.table import read_table
 
 BUILT_IN = ("digits", "synthetic")
-VALIDATION_NAMES = ("val", "valid", "validation", "test")
 
 
 def source_name(path: str) -> str:
-    """Which source reads `path`: a built-in set's own name, `csv` for a .csv file, else `imagefolder`."""
+    """Which source reads `path`: a built-in set's own name, else what the path looks like."""
     if path in BUILT_IN:
         return path
+    if hub.is_dataset(path):
+        return "huggingface"
+    if shards.is_sharded(path):
+        return "webdataset"
     return "csv" if Path(path).suffix.lower() == ".csv" else "imagefolder"
 
 
@@ -45,11 +50,12 @@ def shares(root: Path) -> tuple[Path, Path | None]:
 
 
 class DataConfig(Config):
-    """A data set: a folder of class folders, a CSV of path,label, or the name of a built-in set."""
+    """A data set: class folders, a CSV of path,label, WebDataset shards, a Hugging Face or a built-in set."""
 
     path: str = Field(
         default="digits",
-        description="Folder (train/ + val/, or class folders), CSV file (path,label), 'digits' or 'synthetic'.",
+        description="Folder (train/ + val/, or class folders), CSV file (path,label), tar shards "
+        "(shards/train-{0000..0003}.tar, a folder or URLs of them), hf:NAME, 'digits' or 'synthetic'.",
     )
     val: str | None = Field(
         default=None,
@@ -82,15 +88,53 @@ class DataConfig(Config):
             )
 
 
+class TrainingDataConfig(DataConfig):
+    """A data set to learn from."""
+
+    check_leaks: bool = Field(
+        default=True, description="Look for copies of validation images in training, and warn of them."
+    )
+
+
+class AugmentConfig(Config):
+    """How training images are varied and drawn. `augment: false` in a recipe is short for `enabled: false`."""
+
+    enabled: bool = Field(default=True, description="Random crops, and mirroring where labels allow it.")
+    min_crop: float = Field(
+        default=0.6, gt=0, le=1, description="Smallest share of the image in a random crop."
+    )
+    randaugment: int = Field(
+        default=0, ge=0, le=30, description="Magnitude of RandAugment's two operations per image; 0: none."
+    )
+    erasing: float = Field(
+        default=0.0, ge=0, le=1, description="Probability that a random rectangle of an image is erased."
+    )
+    sampling: Literal["natural", "balanced"] = Field(
+        default="natural", description="balanced: every class is drawn equally often, whatever its size."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_switch(cls, value: Any) -> Any:
+        return {"enabled": value} if isinstance(value, bool) else value
+
+
 def _check_path(path: str) -> None:
     if path in BUILT_IN:
+        return
+    source = source_name(path)
+    if source == "huggingface":
+        hub.check(path)
+        return
+    if source == "webdataset":
+        shards.find_shards(path)
         return
     if not Path(path).exists():
         raise InputError(
             f"There is no data folder or CSV file {path!r}.",
             hint=closest(path, BUILT_IN) + " Or give the path of a folder of images.",
         )
-    is_csv = source_name(path) == "csv"
+    is_csv = source == "csv"
     if not (Path(path).is_file() if is_csv else Path(path).is_dir()):
         raise InputError(
             f"{path!r} is {'a folder' if is_csv else 'neither a folder nor a .csv file'}.",
@@ -103,8 +147,12 @@ def _fingerprint(path: str) -> str:
     if path in BUILT_IN:
         return path
     _check_path(path)
-    root = Path(path)
-    if source_name(path) == "csv":
+    root, source = Path(path), source_name(path)
+    if source == "huggingface":
+        return hub.fingerprint_of(path)
+    if source == "webdataset":
+        return shards.fingerprint_of(shards.find_shards(path))
+    if source == "csv":
         names = [name for name, _ in read_table(root)]
         return fingerprint.of_value([fingerprint.of_file(root), fingerprint.of_files(root.parent, names)])
     folders = [folder for share in shares(root) if share for folder in class_folders(share)]

@@ -16,6 +16,8 @@ from optkit.core.progress import Reporter
 from optkit.data.base import CorruptImage, Dataset, ImageSet, Listing
 from optkit.data.config import DataConfig, source_name
 
+IMBALANCE = 10  # largest class over smallest
+
 
 def load_data(config: DataConfig, reporter: Reporter) -> Dataset:
     """Read the listing, leave out corrupt files, and hold out a validation share where there is none."""
@@ -36,6 +38,17 @@ def load_data(config: DataConfig, reporter: Reporter) -> Dataset:
         return Dataset(listing, listing.train, listing.val, whole=None)
     train, val = split_stratified(listing.train, config.val_fraction)
     return Dataset(listing, train, val, whole=listing.train)
+
+
+def warn_of_imbalance(dataset: Dataset, sampling: str, reporter: Reporter) -> None:
+    """Warn when training sees one class far more often than another."""
+    if dataset.imbalance > IMBALANCE and sampling == "natural":
+        counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
+        largest, smallest = (dataset.class_names[i] for i in (counts.argmax(), counts.argmin()))
+        reporter.warn(
+            f"IMBALANCED CLASSES: {counts.max()} images of {largest!r} for {counts.min()} of {smallest!r}; the "
+            "rare class will be guessed seldom. Try --sampling balanced."
+        )
 
 
 def check_classes(class_names: tuple[str, ...], dataset: Dataset) -> None:
@@ -72,10 +85,10 @@ def relabel(images: ImageSet, class_names: tuple[str, ...]) -> ImageSet:
     if unknown := sorted(set(images.class_names) - set(class_names)):
         raise InputError(
             f"Validation has classes that training lacks: {', '.join(unknown[:5])}.",
-            hint="Use the same class folders in both.",
+            hint="Use the same classes in both.",
         )
     index = np.array([class_names.index(name) for name in images.class_names])
-    return ImageSet(class_names, images.ids, index[images.labels], images.open_image, images.identities)
+    return replace(images, class_names=class_names, labels=index[images.labels])
 
 
 def split_stratified(images: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet]:

@@ -1,8 +1,9 @@
-"""Reading a CSV of path,label; light, as the fingerprint of a config needs it too."""
+"""Reading a CSV of path,label, and the order of classes; light, as the fingerprint of a config needs it too."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 from optkit.core.errors import InputError
@@ -35,3 +36,11 @@ def read_table(file: Path) -> list[tuple[str, str]]:
     if not rows:
         raise InputError(f"{str(file)!r} lists no image.", hint="Add a line per image.")
     return rows
+
+
+def class_order(labels: Iterable[str]) -> list[str]:
+    """The distinct labels: in numeric order when all are whole numbers, else alphabetic."""
+    distinct = set(labels)
+    if all(label.isdecimal() for label in distinct):
+        return sorted(distinct, key=int)
+    return sorted(distinct)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -9,16 +10,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-)
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from optkit.core.errors import InputError, closest
+from optkit.measure.answers import FIGURES, Answers, joined
 from optkit.measure.statistics import wilson
 
-ECE_BINS = 15  # Guo et al. 2017, arXiv 1706.04599
 MAX_CONFUSION = 100  # classes up to which the whole matrix is kept
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -80,10 +77,10 @@ def _shorten(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What was answered for `n` images. `predictions`, `labels` (the model's class indices) and `indices`
-    have one entry an image; precision, recall and F1 are means over the classes that the images show.
+    """What was answered for `n` images; `indices[i]` is the place of the i-th answer in the image set.
 
-    `top5` is None for models of five classes or fewer, `confusion` (rows: truth) beyond 100 classes.
+    Precision, recall and F1 are means over the classes that the images show. `top5` is None for models of
+    five classes or fewer, `confusion` (rows: truth) beyond 100 classes.
     """
 
     n: int
@@ -97,19 +94,49 @@ class Accuracy:
     ece: float
     per_class: list[dict[str, Any]]
     confusion: list[list[int]] | None
-    predictions: list[int]
-    labels: list[int]
+    answers: Answers
     indices: list[int]
+
+    @property
+    def predictions(self) -> list[int]:
+        """The most likely class of each image."""
+        found: list[int] = self.answers.predictions.tolist()
+        return found
+
+    @property
+    def labels(self) -> list[int]:
+        """The true class of each image, as the model's index."""
+        found: list[int] = self.answers.labels.tolist()
+        return found
 
     @property
     def right(self) -> list[bool]:
         """Whether each image was classified correctly."""
-        return [guess == label for guess, label in zip(self.predictions, self.labels, strict=True)]
+        found: list[bool] = self.answers.right.tolist()
+        return found
 
-    def metrics(self) -> dict[str, Any]:
-        """The single figures."""
+    def metrics(self, seed: int = 0) -> dict[str, Any]:
+        """The single figures, and `<name>_interval`, 95 %: Wilson for shares of images, else bootstrap."""
         names = ("top1", "top5", "n", "loss", "f1", "precision", "recall", "ece")
-        return {**{name: getattr(self, name) for name in names}, "top1_interval": list(self.top1_interval)}
+        top5 = None if self.top5 is None else list(wilson(round(self.top5 * self.n), self.n))
+        intervals = {
+            "top1": list(self.top1_interval),
+            "top5": top5,
+            **dict(zip(FIGURES, self.answers.intervals(seed), strict=True)),
+        }
+        return {name: getattr(self, name) for name in names} | {
+            f"{name}_interval": bounds for name, bounds in intervals.items()
+        }
+
+    def confusions(self, count: int) -> list[tuple[int, int, int]]:
+        """The most frequent mistakes as (true class, predicted class, images)."""
+        wrong = zip(
+            self.answers.labels[~self.answers.right],
+            self.answers.predictions[~self.answers.right],
+            strict=True,
+        )
+        found = Counter((int(label), int(guess)) for label, guess in wrong)
+        return [(*pair, n) for pair, n in found.most_common(count)]
 
 
 def measure_accuracy(
@@ -128,7 +155,7 @@ def measure_accuracy(
         logits = _checked(run(batch.pixels), len(batch.labels), len(class_names))
         tally.add(logits, torch.from_numpy(mapping.classes[batch.labels]), batch.indices)
         progress(len(batch.labels))
-    if not tally.labels:
+    if not tally.indices:
         raise InputError("There is no image to measure accuracy on.", hint="Check the validation images.")
     return tally.accuracy(class_names)
 
@@ -138,47 +165,38 @@ class _Tally:
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
-        self.predictions: list[int] = []
-        self.labels: list[int] = []
+        self.answers: list[Answers] = []
         self.indices: list[int] = []
-        self.loss_sum, self.top5_hits = 0.0, 0
-        self.metrics = MetricCollection(
-            {
-                "confusion": MulticlassConfusionMatrix(classes),
-                "ece": MulticlassCalibrationError(classes, n_bins=ECE_BINS, norm="l1"),
-            },
-            compute_groups=False,
-        )
+        self.top5_hits = 0
+        # One process measures alone, also where others wait that it trained with.
+        self.confusion = MulticlassConfusionMatrix(classes, sync_on_compute=False)
 
     def add(self, logits: torch.Tensor, target: torch.Tensor, indices: NDArray[np.int64]) -> None:
         """Logits (n, classes) of images whose classes are `target` (n,)."""
-        self.metrics.update(logits.softmax(dim=1), target)
-        self.loss_sum += torch.nn.functional.cross_entropy(logits, target, reduction="sum").item()
+        p = logits.softmax(dim=1)
+        self.confusion.update(p, target)
+        loss = torch.nn.functional.cross_entropy(logits, target, reduction="none")
         top5 = logits.topk(min(5, self.classes), dim=1).indices
         self.top5_hits += int((top5 == target[:, None]).any(dim=1).sum())
-        self.predictions += top5[:, 0].tolist()
-        self.labels += target.tolist()
+        confidence = p.max(dim=1).values
+        self.answers.append(Answers(target.numpy(), top5[:, 0].numpy(), confidence.numpy(), loss.numpy()))
         self.indices += indices.tolist()
 
     def accuracy(self, class_names: Sequence[str]) -> Accuracy:
         """The figures; at least one image was added."""
-        found = self.metrics.compute()
-        n, hits = len(self.labels), sum(np.equal(self.predictions, self.labels).tolist())
-        confusion = found["confusion"].numpy()
-        per_class = _per_class(confusion, class_names)
-        shown = [row for row in per_class if row["n"]]
+        answers = joined(self.answers)
+        n, hits = len(answers.labels), int(answers.right.sum())
+        figures = answers.figures(np.ones(n, np.int64))
+        confusion = self.confusion.compute().numpy()
         return Accuracy(
             n=n,
             top1=hits / n,
             top1_interval=wilson(hits, n),
             top5=self.top5_hits / n if self.classes > 5 else None,
-            loss=self.loss_sum / n,
-            **{name: float(np.mean([row[name] for row in shown])) for name in ("precision", "recall", "f1")},
-            ece=float(found["ece"]),
-            per_class=per_class,
+            **dict(zip(FIGURES, figures.tolist(), strict=True)),
+            per_class=_per_class(confusion, class_names),
             confusion=confusion.tolist() if self.classes <= MAX_CONFUSION else None,
-            predictions=self.predictions,
-            labels=self.labels,
+            answers=answers,
             indices=self.indices,
         )
 
@@ -200,7 +218,7 @@ def _checked(answer: NDArray[np.float32], n: int, classes: int) -> torch.Tensor:
     if not logits.isfinite().all():
         raise InputError(
             "The model answers NaN or infinity.",
-            why="Usually an overflow in FP16, or a scale of zero in INT8.",
+            why="Usually a training that diverged, an overflow in FP16, or a scale of zero in INT8.",
             hint="Check the step that made it.",
         )
     if classes > 1 and (logits >= 0).all() and (logits.sum(dim=1) - 1).abs().max() < 1e-3:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -22,9 +24,16 @@ BROKEN_PICKLE = (IndexError, KeyError, ValueError, TypeError, AttributeError)
 
 
 def save_checkpoint(module: nn.Module, spec: ModelSpec, path: Path) -> None:
-    """Write the weights, and `spec` in the file's metadata."""
+    """Write the weights, and `spec` in the file's metadata. OSError when the disk is full."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(state, path, metadata={SPEC_KEY: spec.model_dump_json()})
+    try:
+        save_file(state, path, metadata={SPEC_KEY: spec.model_dump_json()})
+    except SafetensorError as error:
+        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        code = int(found[1])
+        raise OSError(code, os.strerror(code), str(path)) from None
+    path.chmod(0o644)  # safetensors lets the owner alone read it
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

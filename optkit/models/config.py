@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from optkit.core.config import StageConfig
-from optkit.core.types import Manifest
+from optkit.core.config import Config, StageConfig
+from optkit.core.types import HeadSpec, Manifest
 from optkit.models.names import canonical_source, check_source, is_outdated
+
+
+class HeadConfig(Config):
+    """The new classifier that replaces the architecture's own."""
+
+    pooling: Literal["avg", "max", "catavgmax", "flatten"] | None = Field(
+        default=None,
+        description="What the head sees of the feature map: its mean, its maximum, both, or all of it (flatten); "
+        "default: what the architecture does itself.",
+    )
+    hidden: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        default=(),
+        description="Widths of hidden layers (linear, ReLU, dropout) before the last: 1024 or 512,128.",
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the last layer's inputs dropped while training."
+    )
+    # EfficientNet's own random last layer is too large: on 2,000 photos of cats and dogs, training it on cached
+    # features ended at .917, from zero at .991.
+    init: Literal["zero", "xavier", "he"] = Field(
+        default="zero",
+        description="Start of the last layer; hidden layers start from he, or xavier where that is chosen.",
+    )
+
+    def spec(self) -> HeadSpec | None:
+        """What the network is made of, None for the architecture's own head."""
+        spec = HeadSpec(pooling=self.pooling, hidden=self.hidden, dropout=self.dropout)
+        return None if spec == HeadSpec() else spec
 
 
 class NewModelConfig(StageConfig):
@@ -20,6 +48,13 @@ class NewModelConfig(StageConfig):
         description="auto, hub, package, scratch, or a .safetensors or .pth file. "
         "auto tries cache, package and hub.",
     )
+    drop_path: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Stochastic depth: how often the last residual block is skipped while training; rises from 0.",
+    )
+    head: HeadConfig = Field(default_factory=HeadConfig)
 
     def canonical(self) -> dict[str, Any]:
         """A weights file by its content."""

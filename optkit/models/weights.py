@@ -17,28 +17,39 @@ from torch import nn
 
 from optkit.core.errors import InputError, MissingError, OptkitError
 from optkit.core.progress import Reporter
+from optkit.core.types import HeadSpec
 from optkit.models.build import build, classifier
 from optkit.models.checkpoint import read_state
 from optkit.models.names import PACKAGES, SOURCES, check_source, timm_name, weights_package
+from optkit.models.scaling import parse_scaled
 
 UNREACHABLE = "The hub cannot be reached from this machine."
 
 
-def pretrained(arch: str, num_classes: int, source: str, reporter: Reporter) -> tuple[nn.Module, str]:
+def pretrained(
+    arch: str,
+    num_classes: int,
+    source: str,
+    reporter: Reporter,
+    head: HeadSpec | None = None,
+    size: int | None = None,
+    drop_path: float = 0.0,
+) -> tuple[nn.Module, str]:
     """The architecture with weights from `source`, and a word on where they came from.
 
-    `source` is `auto`, `hub`, `package`, `scratch` or a path. The head keeps its random weights unless the
-    source has a head of the same shape. UsageError for an architecture whose head cannot be replaced.
+    `source` is `auto`, `hub`, `package`, `scratch` or a path; the rest is as in `build`. The head keeps its
+    random weights unless the source has a head of the same shape. UsageError for an architecture whose head
+    cannot be replaced.
     """
     check_source(source)
-    module = build(arch, num_classes)
+    module = build(arch, num_classes, head, size, drop_path)
     classifier(module, arch)
     if source == "scratch":
         return module, "scratch"
     if source == "auto":
         return _auto(module, arch, reporter)
     if source == "package":
-        _fill_in_order(module, read_state(_package_file(arch)))
+        _fill_in_order(module, arch, read_state(_package_file(arch)))
         return module, "package"
     if source == "hub":
         return _from_hub(module, arch), "hub"
@@ -65,7 +76,7 @@ def _auto(module: nn.Module, arch: str, reporter: Reporter) -> tuple[nn.Module, 
     if _cached(arch):
         return _from_hub(module, arch), "cache"
     try:
-        _fill_in_order(module, read_state(_package_file(arch)))
+        _fill_in_order(module, arch, read_state(_package_file(arch)))
     except MissingError as error:
         failures.append(_in_one_line(error))
     else:
@@ -76,7 +87,7 @@ def _auto(module: nn.Module, arch: str, reporter: Reporter) -> tuple[nn.Module, 
         failures.append(_in_one_line(error))
     reporter.warn(
         f"No pretrained weights for {arch!r}: training from scratch, which needs far more images and epochs. "
-        + " ".join(failures)
+        + " ".join(dict.fromkeys(failures))
     )
     return module, "scratch"
 
@@ -87,6 +98,7 @@ def _in_one_line(error: OptkitError) -> str:
 
 def _package_file(arch: str) -> Path:
     """The weights file inside the pip package for `arch`."""
+    _check_published(arch)
     package = weights_package(arch)
     if package is None:
         have = ", ".join(name.removeprefix("tf_efficientnet_") for name in PACKAGES)
@@ -110,9 +122,13 @@ def _package_file(arch: str) -> Path:
     return file
 
 
-def _fill_in_order(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Load tensors by their order: the packages name them differently, but list them as timm does."""
-    own = module.state_dict()
+def _fill_in_order(module: nn.Module, arch: str, state: dict[str, torch.Tensor]) -> None:
+    """Load tensors by their order: the packages name them differently, but list them as timm does.
+
+    The order is that of the architecture with its own head, whatever `module` has.
+    """
+    with torch.device("meta"):
+        own = build(arch, 1000).state_dict()
     if len(own) != len(state):
         raise InputError(
             "The weights package holds another network.",
@@ -137,7 +153,7 @@ def _fill_by_name(module: nn.Module, state: dict[str, torch.Tensor], origin: str
         raise InputError(
             f"The weights {origin!r} do not fit the architecture.",
             why=f"{len(unfit)} tensors are absent or of another shape, such as {unfit[0]!r}.",
-            hint="Name the architecture they were made for.",
+            hint="Name the architecture they were made for; if they are its own, leave --pooling out.",
         )
     fitting = {
         name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape
@@ -175,7 +191,16 @@ def _from_hub(module: nn.Module, arch: str) -> nn.Module:
     return module
 
 
+def _check_published(arch: str) -> None:
+    if parse_scaled(arch):
+        raise MissingError(
+            f"{arch!r} is a scaled network: nobody has trained and published it.",
+            hint="Train it: --weights scratch, on many images, or let a trained network teach it (optkit distill).",
+        )
+
+
 def _check_hub(arch: str) -> None:
+    _check_published(arch)
     if not _hub_id(arch):
         raise MissingError(
             f"The model hub has no weights for {arch!r}.", hint="Use --weights scratch or a file."

@@ -9,13 +9,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from optkit.core.errors import InputError, UsageError, closest
-from optkit.core.store import read_artifact
+from optkit.core.store import read_manifest
 from optkit.core.types import MANIFEST, Format
 from optkit.report.compare import with_deltas, with_front
-from optkit.report.schema import Machine, Report, Row, Step, Warned
+from optkit.report.datacard import data_cards
+from optkit.report.findings import evaluations, explanations
+from optkit.report.schema import Evaluation, Machine, Report, Row, Step, Warned
 
 RECIPE = "recipe.yaml"
 ROWS = "rows"  # where a bench manifest's `details` keep them
+ANSWERS = (
+    "files",
+    "labels",
+    "predictions",
+    "confusion",
+)  # of an evaluate manifest: one entry an image or more
 
 
 def collect(run_dir: Path, baseline: str | None = None) -> Report:
@@ -26,14 +34,20 @@ def collect(run_dir: Path, baseline: str | None = None) -> Report:
     if baseline is not None and baseline not in names:
         raise UsageError(f"No benched model is called {baseline!r}.", hint=closest(baseline, names))
     first = baseline or (names[0] if names else None)
-    rows = with_front(with_deltas(rows, first, steps))
+    evaluated = evaluations(steps)
+    rows = with_front(with_deltas([_with_top1(row, evaluated) for row in rows], first, steps))
+    unbenched = [_with_top1(row, evaluated) for row in _unbenched_rows(steps, {row.key for row in rows})]
     machines = _machines(steps)
     recipe = run_dir / RECIPE
     return Report(
         name=run_dir.resolve().name,
+        folder=str(run_dir),
         baseline=first,
-        rows=(*rows, *_unbenched_rows(steps, {row.key for row in rows})),
+        rows=(*rows, *unbenched),
         steps=tuple(_without_samples(step) for step in steps),
+        evaluations=tuple(evaluated),
+        explanations=tuple(explanations(steps)),
+        data=tuple(data_cards(steps)),
         warnings=tuple(_warnings(steps, machines)),
         machines=tuple(machines),
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None,
@@ -42,7 +56,31 @@ def collect(run_dir: Path, baseline: str | None = None) -> Report:
 
 
 def _without_samples(step: Step) -> Step:
-    return step.model_copy(update={"manifest": step.manifest.model_copy(update={"measurements": ()})})
+    """The step without the answers to single images, which its manifest file keeps."""
+    manifest = step.manifest
+    details = {
+        name: value
+        for name, value in manifest.details.items()
+        if manifest.stage != "evaluate" or name not in ANSWERS
+    }
+    return step.model_copy(
+        update={"manifest": manifest.model_copy(update={"measurements": (), "details": details})}
+    )
+
+
+def _with_top1(row: Row, evaluated: list[Evaluation]) -> Row:
+    """The row with the top-1 of an evaluation of its model, where no bench step measured one.
+
+    Another runtime may answer differently, and images of the training part say little.
+    """
+    for evaluation in evaluated:
+        top1 = evaluation.figure("top1")
+        fits = evaluation.model_key == row.key and evaluation.split != "train"
+        fits = fits and (not row.bench or evaluation.runtime == row.runtime)
+        if top1 and fits and row.computes and (row.top1 is None or not row.bench):
+            known = {"top1": top1.value, "top1_interval": top1.interval, "n": evaluation.n}
+            return row.model_copy(update={**known, "top1_step": evaluation.step})
+    return row
 
 
 def _read_steps(run_dir: Path) -> list[Step]:
@@ -52,7 +90,7 @@ def _read_steps(run_dir: Path) -> list[Step]:
             f"There is no run folder {str(run_dir)!r}.", hint="Give a folder that `optkit run` wrote."
         )
     found = {
-        folder.name: read_artifact(folder).manifest
+        folder.name: read_manifest(folder)
         for folder in sorted(run_dir.iterdir())
         if not folder.name.startswith(".") and (folder / MANIFEST).is_file()
     }
@@ -126,6 +164,7 @@ def _unbenched_rows(steps: list[Step], benched: set[str]) -> list[Row]:
                 format=manifest.format.value,
                 precision=manifest.precision.value,
                 size_bytes=entry.size_bytes if entry else None,
+                top1_step=step.name if "top1" in known else "",
                 not_measured=dict.fromkeys(sorted(empty), "not benched"),
                 **known,
             )

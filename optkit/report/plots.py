@@ -1,4 +1,4 @@
-"""Figures as plotly.js data. Colours of text and grid come from the page."""
+"""The Pareto plots as plotly.js data. Colours of text and grid come from the page."""
 
 from __future__ import annotations
 
@@ -18,12 +18,6 @@ OTHER_COLOUR = "#a855f7"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 MARGIN = 0.16  # of the axis, for the names beside the outermost points
 LOG_RANGE = 10  # a wider span of latencies is drawn on a logarithmic axis
-CURVES = {
-    "loss": ("y", "training loss", "#3b82f6", "solid"),
-    "val_loss": ("y", "validation loss", "#ea580c", "dot"),
-    "train_top1": ("y2", "training top-1", "#3b82f6", "solid"),
-    "val_top1": ("y2", "validation top-1", "#ea580c", "solid"),
-}
 
 
 @dataclass(frozen=True)
@@ -145,117 +139,3 @@ def _hover(row: Row) -> str:
         + (f" ({text.interval(row.top1_interval)})" if row.top1_interval else ""),
     ]
     return "<br>".join(lines)
-
-
-def training_plots(report: Report) -> list[Plot]:
-    """Loss and top-1 over the epochs, one plot per step that trained."""
-    plots = []
-    for index, step in enumerate(report.steps):
-        history = [row for row in step.manifest.history if any(_number(row.get(name)) for name in CURVES)]
-        if history:
-            title = f"{step.name} ({step.manifest.stage})"
-            plots.append(
-                Plot(f"training-{index}", title, _training_alt(title, history), _training_figure(history))
-            )
-    return plots
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _training_alt(title: str, history: list[dict[str, Any]]) -> str:
-    parts = []
-    for name, (axis, words, _, _) in CURVES.items():
-        values = [row[name] for row in history if _number(row.get(name))]
-        if values:
-            ends = [
-                text.percent(value) if axis == "y2" else text.figure(value)
-                for value in (values[0], values[-1])
-            ]
-            parts.append(f"{words} from {ends[0]} to {ends[1]}")
-    return f"Training of {title}, {len(history)} epochs: {', '.join(parts)}."
-
-
-def _training_figure(history: list[dict[str, Any]]) -> Figure:
-    """Losses above, accuracies below, over the epochs of all phases."""
-    traces = [trace for name in CURVES if (trace := _curve(name, history))]
-    axes = {trace["yaxis"] for trace in traces}
-    both = len(axes) == 2
-    layout: Figure = {
-        "xaxis": {
-            "title": {"text": "epoch", "standoff": 4},
-            "anchor": "y2" if "y2" in axes else "y",
-            "tickformat": "d",
-        },
-        "height": 420 if both else 280,
-        "margin": {"l": 62, "r": 16, "t": 28, "b": 84},
-        "legend": {"orientation": "h", "y": -0.22 if both else -0.4, "x": 0},
-        "hovermode": "x unified",
-        **_phases(history),
-    }
-    if "y" in axes:
-        domain = [0.56, 1] if both else [0, 1]
-        layout["yaxis"] = {"title": {"text": "loss"}, "domain": domain, "rangemode": "tozero"}
-    if "y2" in axes:
-        domain = [0, 0.46] if both else [0, 1]
-        layout["yaxis2"] = {"title": {"text": "top-1"}, "ticksuffix": " %", "domain": domain}
-    return {"data": traces, "layout": layout}
-
-
-def _curve(name: str, history: list[dict[str, Any]]) -> Figure | None:
-    """One of CURVES as a trace, None when no epoch has it."""
-    axis, words, colour, dash = CURVES[name]
-    scale = 100 if axis == "y2" else 1
-    values = [scale * row[name] if _number(row.get(name)) else None for row in history]
-    if all(value is None for value in values):
-        return None
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": words,
-        "x": list(range(1, len(history) + 1)),  # over all phases: `epoch` may start again in each
-        "y": values,
-        "yaxis": axis,
-        "line": {"color": colour, "dash": dash, "width": 2},
-        "marker": {"size": 5},
-        "connectgaps": True,
-        "hovertemplate": "%{y:.1f} %" if scale == 100 else "%{y:.4g}",
-    }
-
-
-def _phases(history: list[dict[str, Any]]) -> Figure:
-    """A dotted line where a phase begins, and its name above."""
-    shapes, annotations = [], []
-    for index, row in enumerate(history):
-        phase = row.get("phase")
-        if not phase or (index and phase == history[index - 1].get("phase")):
-            continue
-        x = index + 0.5
-        if index:
-            line = {"color": "#8a94a6", "width": 1, "dash": "dot"}
-            shapes.append(
-                {
-                    "type": "line",
-                    "x0": x,
-                    "x1": x,
-                    "y0": 0,
-                    "y1": 1,
-                    "xref": "x",
-                    "yref": "paper",
-                    "line": line,
-                }
-            )
-        annotations.append(
-            {
-                "text": escape(str(phase)),
-                "x": x,
-                "y": 1,
-                "xref": "x",
-                "yref": "paper",
-                "xanchor": "left",
-                "yanchor": "bottom",
-                "showarrow": False,
-            }
-        )
-    return {"shapes": shapes, "annotations": annotations}

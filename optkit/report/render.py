@@ -12,10 +12,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from optkit.core.store import write_atomically
-from optkit.report import plots, text
+from optkit.report import curves, plots, text
+from optkit.report.datacard import class_bars
 from optkit.report.lineage import lineage
+from optkit.report.pictures import Album
 from optkit.report.schema import Report, Step
 
+# What the sections of the page show of `details`, by stage; None: of any stage.
+IN_SECTIONS: dict[str | None, tuple[str, ...]] = {
+    None: ("rows", "data", "lr_finder"),
+    "evaluate": ("class_names", "per_class", "confusions", "mistakes"),
+    "explain": ("maps",),
+    "scale": ("base", "chosen", "candidates", "trials"),
+}
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = {
     "figure": text.figure,
@@ -59,7 +68,7 @@ def to_markdown(report: Report) -> str:
 
 def to_html(report: Report) -> str:
     """The whole page as one string, with scripts and styles inside."""
-    pareto, training = plots.pareto_plots(report), plots.training_plots(report)
+    pareto, training = plots.pareto_plots(report), curves.training_plots(report)
     figures = {plot.id: plot.figure for plot in (*pareto, *training)}
     own_script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     scripts = [_plotly_js(), own_script] if figures else [own_script]
@@ -73,6 +82,8 @@ def to_html(report: Report) -> str:
             pareto=pareto,
             training=training,
             figures=figures,
+            album=Album(Path(report.folder)),
+            scaled=[step for step in report.steps if step.manifest.stage == "scale"],
             lineage=lineage(report.steps),
             quantized=[step for step in report.steps if step.manifest.stage == "quantize"],
             engines=[step for step in report.steps if step.manifest.format == "engine"],
@@ -93,7 +104,7 @@ def _environment(escape_html: bool) -> Environment:
     )
     environment.filters.update(FILTERS)
     environment.tests["table"] = _is_table
-    environment.globals["facts_of"] = _facts_of
+    environment.globals |= {"facts_of": _facts_of, "class_bars": class_bars}
     return environment
 
 
@@ -115,8 +126,9 @@ def _is_table(value: Any) -> bool:
 
 
 def _facts_of(step: Step) -> dict[str, Any]:
-    """A step's metrics and details, without the rows that the report's table shows."""
-    details = {name: value for name, value in step.manifest.details.items() if name != "rows"}
+    """A step's metrics and details, without those that a section of the page shows."""
+    shown = IN_SECTIONS[None] + IN_SECTIONS.get(step.manifest.stage, ())
+    details = {name: value for name, value in step.manifest.details.items() if name not in shown}
     return {**step.manifest.metrics, **details}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import AliasChoices, ConfigDict, Field, field_validator
 
 from optkit.core.types import Manifest, Record
 
@@ -63,6 +63,7 @@ class Row(Record):
     facts: dict[str, Any] = Field(default_factory=dict)
     indicative: tuple[str, ...] = ()
     bench: str = ""
+    top1_step: str = ""  # which step measured top-1, where the bench step did not
     on_front: bool = False
     against_baseline: Delta | None = None
     against_source: Delta | None = None
@@ -93,6 +94,124 @@ class Step(Record):
     sources: tuple[str, ...] = ()
 
 
+class Finding(Record):
+    """Base of what is read out of `details`: keys that this version does not know are skipped."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Picture(Finding):
+    """An image in an artifact folder (`image`: its path there) and what one model, or two, said about `file`.
+
+    `iou` tells how far the maps of the two overlap.
+    """
+
+    image: str
+    file: str = ""
+    label: str | int | None = None
+    prediction: str | int | None = None
+    p: float | None = None
+    prediction_other: str | int | None = None
+    p_other: float | None = None
+    iou: float | None = None
+
+
+class Figure(Record):
+    """A headline figure with its 95 % interval; `is_share` when 0 … 1 is shown as percent."""
+
+    name: str
+    words: str
+    value: float
+    interval: Interval | None = None
+    is_share: bool = True
+
+
+class ClassResult(Finding):
+    """A class's own figures; `n` are its images."""
+
+    name: str = Field(validation_alias=AliasChoices("class", "name"))
+    n: int | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    confused_with: str | None = None
+
+
+class Confused(Record):
+    """`n` images of class `label`, `share` of all its images, that were taken for `prediction`."""
+
+    label: str
+    prediction: str
+    n: int
+    share: float
+
+
+class HeatMap(Record):
+    """The confusion matrix of some classes: `counts[i][j]` images of class i were taken for class j.
+
+    `others[i]` were taken for a class that is not among them; `left_out` classes are not.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    others: tuple[int, ...]
+    left_out: int = 0
+
+
+class Evaluation(Record):
+    """What an `evaluate` step found out about a model."""
+
+    step: str
+    model: str
+    model_key: str
+    split: str = ""
+    runtime: str = ""
+    n: int | None = None
+    figures: tuple[Figure, ...] = ()
+    classes: tuple[ClassResult, ...] = ()
+    heat_map: HeatMap | None = None
+    confused: tuple[Confused, ...] = ()
+    mistakes: tuple[Picture, ...] = ()
+
+    def figure(self, name: str) -> Figure | None:
+        return next((figure for figure in self.figures if figure.name == name), None)
+
+
+class Explanation(Record):
+    """The maps of an `explain` step, and what it measured on them."""
+
+    step: str
+    models: tuple[str, ...]
+    maps: tuple[Picture, ...]
+    facts: dict[str, Any]
+
+
+class Leaks(Finding):
+    """Validation images with a copy in training (`exact`, `near`), training images with one of another class."""
+
+    exact: int = 0
+    near: int = 0
+    contradictory: int = 0
+    checked: int | None = None
+    pairs: tuple[tuple[str, ...], ...] = ()
+
+
+class DataCard(Finding):
+    """The data of the steps named in `steps`, as their training saw it."""
+
+    steps: tuple[str, ...] = ()
+    classes: int | None = None
+    train: int | None = None
+    val: int | None = None
+    held_out: bool | None = None
+    corrupt: tuple[dict[str, Any], ...] = ()
+    corrupt_count: int = 0
+    per_class: dict[str, tuple[int, int]] = Field(default_factory=dict)  # images in training, in validation
+    imbalance: float | None = None
+    images: dict[str, Any] = Field(default_factory=dict)
+    leaks: Leaks | None = None
+
+
 class Warned(Record):
     """A warning and the step that gave it; no step when the report itself warns."""
 
@@ -109,16 +228,28 @@ class Machine(Record):
 
 
 class Report(Record):
-    """All that is shown, and what `report.json` holds."""
+    """All that is shown, and what `report.json` holds.
+
+    The pictures stay in the artifacts below `folder`, from where the page takes them in.
+    """
 
     name: str
+    folder: str
     baseline: str | None
     rows: tuple[Row, ...]
     steps: tuple[Step, ...]
+    evaluations: tuple[Evaluation, ...]
+    explanations: tuple[Explanation, ...]
+    data: tuple[DataCard, ...]
     warnings: tuple[Warned, ...]
     machines: tuple[Machine, ...]
     recipe: str | None
     commands: tuple[str, ...]
+
+    @property
+    def benched(self) -> bool:
+        """Whether any model was; without that the table of results has no columns of times."""
+        return any(row.bench for row in self.rows)
 
     @property
     def seconds(self) -> float:

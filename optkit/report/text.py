@@ -128,7 +128,7 @@ def headline(report: Report) -> list[str]:
     """The result in one or two sentences, made of measured numbers."""
     row = headline_row(report)
     if row is None:
-        return ["Nothing was benched with both a latency and an accuracy."]
+        return _accuracy_headline(report)
     name = label(row.name, row.precision, row.format)
     deltas = [delta for delta in (row.against_source, row.against_baseline) if delta]
     if not deltas:
@@ -143,6 +143,19 @@ def headline(report: Report) -> list[str]:
         speed = f"{speed_change(deltas[1])} ({runtimes(deltas[1])})" if deltas[1].speedup else ""
         sentences.append(f"Against the baseline {_reference(deltas[1])}: {_changes(deltas[1], speed)}.")
     return sentences
+
+
+def _accuracy_headline(report: Report) -> list[str]:
+    """The best accuracy, where no latency was measured beside one."""
+    known = [row for row in report.rows if row.computes and row.top1 is not None]
+    if not known:
+        return ["Nothing was benched with both a latency and an accuracy."]
+    best = max(known, key=lambda row: row.top1 or 0)
+    bounds = f" (95 %: {interval(best.top1_interval)})" if best.top1_interval else ""
+    images = f" on {best.n:,} images".replace(",", "\u202f") if best.n else ""
+    return [
+        f"{label(best.name, best.precision, best.format)}: {percent(best.top1 or 0)} top-1{bounds}{images}."
+    ]
 
 
 def _reference(delta: Delta) -> str:

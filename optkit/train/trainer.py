@@ -1,62 +1,112 @@
-"""A module, the images it is validated on, and the record of its training."""
+"""A module, the images it learns from, and the record of its training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from optkit.core.progress import Reporter
-from optkit.train.config import TrainConfig
+from optkit.core.types import Context
+from optkit.train.checkpoints import Checkpoints, Progress
+from optkit.train.config import PhaseConfig, TrainConfig
 from optkit.train.evaluation import evaluate_module
-from optkit.train.head import compute_features, fit_head
-from optkit.train.loop import Phase, fit
+from optkit.train.features import Features, compute_features
+from optkit.train.freezing import unfreeze
+from optkit.train.label_losses import LabelLoss, label_loss
+from optkit.train.loop import BEST, STATE, Diverged, Phase, PhaseRun, Run
+from optkit.train.lr_finder import find_lr
+from optkit.train.objectives import Objective, classification
+from optkit.train.regularisation import make_mixer
+
+EPOCHS = 1_000_000  # more than a phase has: no two phases draw their images in the same order
 
 
-@dataclass
-class Trainer:
-    """Trains `module` in phases; `history` has one row per epoch.
+class TrainingImages(Protocol):
+    """Batches of training images: augmented epochs, and plain views for a head alone."""
 
-    `val_batches()` yields the `val_count` validation images in batches of `.pixels` and `.labels`.
+    @property
+    def steps(self) -> int: ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Any]: ...
+
+    def view(self, number: int, reporter: Reporter) -> Iterable[Any]: ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a network learns from and is validated on.
+
+    `val()` yields this process's share of the `val_count` validation images; `class_counts` (c,) are the
+    training images of every class.
     """
 
-    module: nn.Module
-    options: TrainConfig
-    fabric: Fabric
-    val_batches: Callable[[], Iterable[Any]]
+    training: TrainingImages
+    count: int
+    val: Callable[[], Iterable[Any]]
     val_count: int
-    reporter: Reporter
-    history: list[dict[str, Any]] = field(default_factory=list)
+    class_counts: torch.Tensor
 
-    def fit_head(self, batches: Iterable[Any], count: int, epochs: int) -> None:
-        """Train the classifier on the features of `count` images, computed once."""
-        features, labels = compute_features(self.module, batches, count, self.fabric, self.reporter)
-        self.history += fit_head(
-            self.module,
-            features,
-            labels,
-            self.options.model_copy(update={"epochs": epochs}),
-            self.fabric,
-            self.reporter,
-        )
-        if self.history:
-            self.history[-1] |= self._validate(self.fabric.autocast)
 
-    def fit(self, phase: Phase) -> None:
-        """Train what is not frozen."""
-        self.module.to(self.fabric.device, memory_format=torch.channels_last)
-        self.history += fit(
-            self.module,
-            phase,
-            self.fabric,
-            lambda: self._validate(self.fabric.autocast),
-            self.reporter,
-        )
+class Trainer:
+    """Trains `module` in phases, and goes on where a killed run of the same step stopped.
+
+    `save(module, path)` writes a checkpoint that can be loaded on its own.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        options: TrainConfig,
+        fabric: Fabric,
+        images: Images,
+        context: Context,
+        seed: int,
+        save: Callable[[nn.Module, Path], None],
+    ) -> None:
+        self.module, self.options, self.fabric, self.images = module, options, fabric, images
+        self.reporter, self._context, self._seed, self._save = context.reporter, context, seed, save
+        self._checkpoints = Checkpoints(context.scratch, context.reporter)
+        self.progress = Progress(parts=options.accumulate)
+        self._last_lr = 0.0
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row per epoch."""
+        return self.progress.history
+
+    def label_loss(self) -> LabelLoss:
+        """The loss against the labels."""
+        return label_loss(self.options, self.images.class_counts)
+
+    def fit(self, phases: tuple[PhaseConfig, ...], objective: Objective, name: str) -> None:
+        """Train phase after phase. A phase of the head alone learns labels from cached features.
+
+        `name` is that of the phases on images. Raises UsageError when the loss is no longer a number; the weights
+        of the last checkpoint are kept.
+        """
+        self._go_on(len(phases))
+        self._last_lr = (phases[-1].lr or 0.0) if phases else 0.0
+        try:
+            for index in range(self.progress.phase, len(phases)):
+                config = phases[index]
+                unfreeze(self.module, config.unfreeze, self.options.freeze_bn)
+                is_final = index + 1 == len(phases)
+                if config.unfreeze == "head":
+                    self._fit_head(self._head_phase(index, config, is_final))
+                else:
+                    self._fit_images(self._image_phase(index, config, is_final, objective, name))
+        except Diverged as error:
+            self._keep_last_good(error)
+            raise
+        unfreeze(self.module, "all")
 
     def refresh_statistics(self, batches: Iterable[Any], count: int) -> None:
         """Move the statistics of batch normalisation towards those of `count` images.
@@ -70,13 +120,173 @@ class Trainer:
                 self.module(pixels.to(self.fabric.device, memory_format=torch.channels_last))
                 task.advance(len(pixels))
 
-    def finish(self) -> dict[str, Any]:
-        """Measure the finished module in FP32: `top1` (0…1), `val_loss`, `n`. Moves it to the CPU."""
+    def measure(self) -> dict[str, Any]:
+        """Accuracy in FP32: `top1` (0…1), `val_loss`, `n`."""
+        self.module.to(self.fabric.device, memory_format=torch.channels_last)
         result = self._validate(nullcontext)
-        if self.history:
-            self.history[-1] |= result
-        self.module.cpu()
         return {"top1": result["val_top1"], "val_loss": result["val_loss"], "n": result["n"]}
 
-    def _validate(self, autocast: Callable[[], Any]) -> dict[str, float]:
-        return evaluate_module(self.module, self.val_batches(), self.val_count, self.reporter, autocast)
+    def finish(self) -> dict[str, Any]:
+        """Choose the weights to keep, measure them in FP32, and move the module to the CPU.
+
+        The other ones of best and last are saved beside, where they differ. UsageError when the network no longer
+        answers numbers, which batch normalisation can hide from the training loss.
+        """
+        best = self._checkpoints.load(BEST)
+        is_last_best = self.progress.best_row == len(self.history) - 1
+        row = len(self.history) - 1
+        if best is not None and self.options.keep == "best" and not is_last_best:
+            self._save_beside("last.safetensors")
+            self.module.load_state_dict(best["network"])
+            row = self.progress.best_row
+        metrics = self.measure()
+        if self.history and not math.isfinite(metrics["val_loss"]):
+            error = Diverged(self._last_lr, self.history[-1]["epoch"], metrics["val_loss"])
+            self._keep_last_good(error)
+            raise error
+        self.module.cpu()
+        if self.history:
+            self.history[row] |= {
+                "val_top1": metrics["top1"],
+                "val_loss": metrics["val_loss"],
+                "n": metrics["n"],
+            }
+        if best is not None and self.options.keep == "last" and self.progress.best_top1 > metrics["top1"]:
+            last = {name: value.clone() for name, value in self.module.state_dict().items()}
+            self.module.load_state_dict(best["network"])
+            self._save_beside("best.safetensors")
+            self.module.load_state_dict(last)
+        return metrics
+
+    def details(self) -> dict[str, Any]:
+        """What else the report may draw."""
+        finder = self.progress.lr_finder
+        kept = {"keep": self.options.keep, "parts": self.progress.parts}
+        return kept | ({"lr_finder": finder} if finder else {})
+
+    def _go_on(self, phases: int) -> None:
+        """Take up the checkpoint of a killed run."""
+        state = self._checkpoints.load(STATE)
+        if state is None:
+            return
+        self.progress = Progress(**state["progress"])
+        self.module.load_state_dict(state["network"])
+        if self.progress.phase < phases:
+            self.reporter.info(
+                f"Going on at phase {self.progress.phase + 1} of {phases}, epoch {self.progress.epoch + 1}, "
+                f"step {self.progress.step + 1}."
+            )
+
+    def _run(self) -> Run:
+        return Run(
+            self.module,
+            self.options,
+            self.fabric,
+            self.reporter,
+            self._checkpoints,
+            self.progress,
+            self._seed,
+        )
+
+    def _image_phase(
+        self, index: int, config: PhaseConfig, is_final: bool, objective: Objective, name: str
+    ) -> Phase:
+        training = self.images.training
+        return Phase(
+            index=index,
+            name=name,
+            epochs=config.epochs,
+            lr=config.lr or 0.0,
+            steps=training.steps,
+            batches=lambda epoch, start: training.epoch(EPOCHS * index + epoch, start),
+            objective=objective,
+            evaluate=lambda: self._validate(self.fabric.autocast),
+            mixer=make_mixer(self.options, len(self.images.class_counts)),
+            is_final=is_final,
+        )
+
+    def _fit_images(self, phase: Phase) -> None:
+        if self.options.find_lr:
+            if self.progress.lr_finder is None:
+                self.progress.lr_finder = find_lr(
+                    self.module, phase, self.options, self.fabric, self.reporter
+                )
+            phase = replace(phase, lr=self.progress.lr_finder["suggestion"])
+        PhaseRun(self.module, phase, self._run()).fit()
+
+    def _head_phase(self, index: int, config: PhaseConfig, is_final: bool) -> Phase:
+        learnt, validated = self._features(index)
+        head = self.module.get_classifier()
+        return Phase(
+            index=index,
+            name="head",
+            epochs=config.epochs,
+            lr=config.lr or 0.0,
+            steps=learnt.steps(),
+            batches=lambda epoch, start: learnt.batches([self._seed, index, epoch], start),
+            objective=classification(self.label_loss()),
+            evaluate=lambda: validated.evaluate(head, self.fabric.device),
+            is_shared=False,
+            is_final=is_final,
+        )
+
+    def _fit_head(self, phase: Phase) -> None:
+        PhaseRun(self.module.get_classifier(), phase, self._run()).fit()
+
+    def _features(self, index: int) -> tuple[Features, Features]:
+        """Features of the training images in every view, and of the validation images; kept for a resume."""
+        name = f"features-{index}"
+        saved = self._checkpoints.load(name)
+        if saved is None:
+            saved = self._compute_features()
+            if self.fabric.is_global_zero:
+                self._checkpoints.save(name, saved)
+        return (
+            Features(saved["views"], saved["labels"]),
+            Features([saved["val_view"]], saved["val_labels"]),
+        )
+
+    def _compute_features(self) -> dict[str, Any]:
+        images = self.images
+        views, labels = [], torch.zeros(0)
+        for number in range(self.options.head_views):
+            batches = images.training.view(number, self.reporter)
+            found, labels, _ = compute_features(
+                self.module, batches, images.count, self.fabric, self.reporter
+            )
+            views.append(found)
+        val_view, val_labels, _ = compute_features(
+            self.module, images.val(), images.val_count, self.fabric, self.reporter
+        )
+        return {"views": views, "labels": labels, "val_view": val_view, "val_labels": val_labels}
+
+    def _keep_last_good(self, error: Diverged) -> None:
+        """Save the weights of the last checkpoint that answers numbers, and tell where they are."""
+        if self._context.scratch is None or not self.fabric.is_global_zero:
+            return
+        for state in map(self._checkpoints.load, (STATE, BEST)):
+            if state is None:
+                continue
+            self.module.cpu().load_state_dict(state["network"])
+            if self._answers_numbers():
+                path = self._context.scratch / "last_good.safetensors"
+                self._save(self.module, path)
+                error.hint += f" The last good weights are kept in {path}."
+                return
+
+    def _answers_numbers(self) -> bool:
+        """Whether the network, on the CPU, answers some validation images without NaN or infinity."""
+        with torch.inference_mode():
+            answers = (self.module.eval()(torch.from_numpy(batch.pixels)) for batch in self.images.val())
+            first = next(answers, None)
+        return first is not None and bool(torch.isfinite(first).all())
+
+    def _save_beside(self, name: str) -> None:
+        if self.fabric.is_global_zero:
+            self._save(self.module, self._context.workdir / name)
+
+    def _validate(self, autocast: Callable[[], AbstractContextManager[Any]]) -> dict[str, float]:
+        images = self.images
+        return evaluate_module(
+            self.module, images.val(), images.val_count, self.fabric, self.reporter, autocast
+        )

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -14,8 +21,25 @@ from torch import nn
 
 from optkit.core import discover
 from optkit.core.machine import gpus
+from optkit.core.store import read_artifact
+from optkit.train.checkpoints import Checkpoints
 from tests.cli.support import optkit
 from tests.conftest import small_classifier
+from tests.data.pictures import huge_jpeg, huge_png, jpeg, photo, turned
+
+TINY = (
+    "--arch", "test_efficientnet", "--weights", "scratch", "--size", "32", "--precision", "fp32",
+    "--batch-size", "4",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are quicker without company."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -50,7 +74,12 @@ def files() -> dict[Path, bytes | None]:
     """All paths below the current folder, and what the files hold; the store's folders may be made."""
     store = {Path("runs"), Path("runs/.store"), Path("runs/.store/work")}
     found = {path: path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
-    return {path: content for path, content in found.items() if path not in store}
+    scratch = Path("runs/.store/scratch")  # of a training that may go on; its folders may be made, too
+    return {
+        path: content
+        for path, content in found.items()
+        if path not in store and (content is not None or not path.is_relative_to(scratch))
+    }
 
 
 def test_misspelt_recipe_key(here: Path) -> None:
@@ -186,3 +215,181 @@ def test_bench_of_an_engine_without_a_gpu(here: Path) -> None:
     for text in ("TensorRT-RTX", "SM89", "fp32", "32", "CUDA", "optkit bench engine/model.onnx"):
         assert text in done.err, text
     assert optkit("bench", "engine/model.onnx", "--seconds", "0.2", *load).code == 0
+
+
+def test_one_class_only(here: Path) -> None:
+    for path in (photos(here / "photos") / "dog").iterdir():
+        path.unlink()
+    (here / "photos" / "dog").rmdir()
+    command = ["finetune", "--data", "photos"]
+    assert_refused(
+        command, 4, "'photos' has one class only: 'cat'", "needs at least two", "one sub-folder per class"
+    )
+
+
+def test_validation_of_classes_that_training_lacks(here: Path) -> None:
+    photos(here / "photos" / "train")
+    photos(here / "photos" / "val")
+    (here / "photos" / "val" / "cat").rename(here / "photos" / "val" / "fox")
+    assert_refused(["finetune", "--data", "photos"], 4, "classes that training lacks: fox")
+    apart = ["finetune", "--data", "photos/train", "--val", "photos/val"]
+    assert_refused(apart, 4, "classes that training lacks: fox")
+
+
+BROKEN = {
+    "empty.jpg": (b"", "empty file"),
+    "huge.png": (huge_png(), "too many pixels"),
+    "huge.jpg": (huge_jpeg(), "too many pixels"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_empty_and_gigantic_images_are_skipped_or_refused(here: Path, name: str) -> None:
+    content, reason = BROKEN[name]
+    (photos(here / "photos") / "cat" / name).write_bytes(content)
+    command = ["finetune", "--data", "photos", *TINY, "--epochs", "1"]
+    assert_refused([*command, "--strict"], 4, "1 corrupt image", f"cat/{name} ({reason})", "--strict")
+    done = optkit(*command, "--json")
+    assert done.code == 0, done.err
+    assert f"Skipped 1 corrupt image: cat/{name} ({reason})." in done.json["warnings"]
+
+
+def test_unusual_images_are_trained_on(here: Path) -> None:
+    """A folder of nothing but CMYK, 16-bit, animated and rotated images; --strict would refuse any of them."""
+    for name, seed in (("cat", 0), ("dog", 1)):
+        folder = here / "odd" / name
+        folder.mkdir(parents=True)
+        picture, other = photo(48, 40, seed), photo(48, 40, seed + 5)
+        (folder / "cmyk.jpg").write_bytes(jpeg(picture.convert("CMYK")))
+        Image.fromarray(np.full((40, 48), 20_000 * (1 + seed), np.uint16)).save(folder / "deep.png")
+        for kind in ("gif", "png", "webp"):
+            picture.save(folder / f"moving_{kind}.{kind}", save_all=True, append_images=[other])
+        (folder / "turned.jpg").write_bytes(turned(6, 48, 40))
+    done = optkit("finetune", "--data", "odd", "--strict", *TINY, "--epochs", "1", "--json")
+    assert done.code == 0, done.err
+    assert not [text for text in done.json["warnings"] if "orrupt" in text]
+
+
+def test_a_learning_rate_that_diverges(here: Path) -> None:
+    """It is named, and the last weights that are good can be used."""
+    photos(here / "photos")
+    phases = "[{unfreeze: head, epochs: 1, lr: 0.001}, {unfreeze: all, epochs: 3, lr: 1.0e+12}]"
+    done = optkit("finetune", "--data", "photos", *TINY, "--phases", phases)
+    assert done.code == 2
+    for text in (
+        "diverged in epoch 1",
+        "learning rate 1e+12",
+        "in phase 2 an lr of 1e+11",
+        "weights are kept in",
+    ):
+        assert text in done.err, text
+    assert "Traceback" not in done.err
+    assert not Path("runs/finetune").exists()
+    (kept,) = Path("runs/.store/scratch").rglob("last_good.safetensors")
+    assert str(kept) in done.err
+    measured = optkit("evaluate", str(kept), "--data", "photos", "--json")
+    assert measured.code == 0, measured.err
+    assert measured.json["n"] > 0
+
+
+def test_divergence_that_batch_normalisation_hides_from_the_loss(here: Path) -> None:
+    """The loss of the only epoch is finite; what the network answers afterwards is not."""
+    photos(here / "photos")
+    options = ("--epochs", "1", "--lr", "1e5", "--batch-size", "8", "--warmup", "0", "--schedule", "constant")
+    done = optkit("finetune", "--data", "photos", *TINY, *options)
+    assert done.code == 2, done.err
+    assert "learning rate 100000" in done.err
+    assert "--lr 10000" in done.err
+    assert not Path("runs/finetune").exists()
+
+
+@contextmanager
+def files_no_larger_than(size_bytes: int) -> Iterator[None]:
+    """Writing more raises what a full disk raises, but for the number of the error."""
+    resource = pytest.importorskip("resource", reason="only POSIX systems limit the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize(
+    ("options", "size_bytes"),
+    [
+        (["--epochs", "2"], 20_000),  # the first checkpoint
+        (["--phases", "[{unfreeze: head, epochs: 2, lr: 0.01}]"], 2_000),  # the cached features
+        (["--epochs", "0"], 100_000),  # the model
+    ],
+    ids=["checkpoint", "features", "model"],
+)
+def test_no_space_while_training(here: Path, options: list[str], size_bytes: int) -> None:
+    """One error; nothing half-written; with space again the same command goes on and ends."""
+    photos(here / "photos")
+    command = ["finetune", "--data", "photos", *TINY, *options]
+    with files_no_larger_than(size_bytes):
+        assert_refused(command, 3, "There is no space to write", "Free some space", "a training goes on")
+    assert list(Path("runs/.store/work").iterdir()) == []
+    done = optkit(*command)
+    assert done.code == 0, done.err
+    assert read_artifact(Path("runs/finetune")).manifest.metrics["n"] > 0
+
+
+def test_no_space_for_a_manifest_and_for_onnx(here: Path) -> None:
+    photos(here / "photos")
+    with files_no_larger_than(1_000):
+        assert_refused(["cost", "b0"], 3, "There is no space to write", "Free some space")
+    assert optkit("finetune", "--data", "photos", *TINY, "--epochs", "0").code == 0
+    with files_no_larger_than(50_000):
+        assert_refused(["export", "runs/finetune"], 3, "There is no space to write", "Free some space")
+    assert optkit("export", "runs/finetune").code == 0
+
+
+def test_a_folder_that_must_not_be_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "runs")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    assert_refused(["cost", "b0"], 3, "refuses access to 'runs'", "Permission denied", "may write to")
+
+
+def test_interrupted_training_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of an epoch: exit code 130, and the rest gives the weights of an undisturbed run."""
+    command = ["finetune", "--data", "photos", *TINY, "--epochs", "3", "--checkpoint-seconds", "0"]
+    saved: list[str] = []
+    save = Checkpoints.save
+
+    def interrupting(self: Checkpoints, name: str, state: dict[str, Any]) -> None:
+        save(self, name, state)
+        saved.append(name)
+        if len(saved) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    states = []
+    for name in ("whole", "cut"):
+        photos(here / name / "photos")
+        monkeypatch.chdir(here / name)
+        if name == "cut":
+            with monkeypatch.context() as patch:
+                patch.setattr(Checkpoints, "save", interrupting)
+                done = optkit(*command)
+            assert done.code == 130
+            assert "start the command again" in done.err
+            assert not Path("runs/finetune").exists()
+        done = optkit(*command)
+        assert done.code == 0, done.err
+        assert ("Going on at" in done.err) is (name == "cut")
+        states.append(Path("runs/finetune/model.safetensors").read_bytes())
+    assert states[0] == states[1]
+
+
+def test_cost_at_a_size_that_the_model_cannot_take(here: Path) -> None:
+    photos(here / "photos")
+    assert optkit("finetune", "--data", "photos", *TINY, "--epochs", "0", "--pooling", "flatten").code == 0
+    for model in ("runs/finetune", "runs/finetune/model.safetensors"):
+        assert_refused(
+            ["cost", model, "--size", "64"], 2, "cannot take images of 64 pixels", "Its own size is 32"
+        )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from optkit.data.base import CorruptImage
-from optkit.data.images import open_rgb, quick_check
+from optkit.data.images import decode_pixels, decode_rgb, open_rgb, quick_check
+from tests.data.pictures import huge_jpeg, huge_png, jpeg, photo, turned
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -70,3 +74,84 @@ def test_transparent_parts_are_white(tmp_path: Path) -> None:
     assert open_rgb(save(tmp_path / "solid.png", image)).getpixel((0, 0)) == (0, 0, 0)
     image = Image.new("P", (4, 4))
     assert open_rgb(save(tmp_path / "index.gif", image, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"subsampling": 0}, {"progressive": True}, {"restart_marker_blocks": 1}, {"comment": b"hi"}],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_is_decoded_as_pillow_does(mode: str, options: dict[str, object]) -> None:
+    data = jpeg(photo(61, 47).convert(mode), **options)
+    assert np.array_equal(decode_pixels(data), by_pillow(data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_undone(orientation: int) -> None:
+    data = turned(orientation)
+    assert np.array_equal(decode_pixels(data), by_pillow(data))
+    assert (
+        decode_pixels(turned(orientation, 64, 32), 16).shape[:2]
+        == by_pillow(turned(orientation, 32, 16)).shape[:2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "min_side", "shape"),
+    [
+        ((800, 640), 0, (640, 800)),
+        ((800, 640), 80, (80, 100)),
+        ((800, 640), 81, (160, 200)),
+        ((800, 640), 400, (640, 800)),
+        ((800, 640), 5000, (640, 800)),
+        ((802, 641), 80, (641, 802)),  # a cut block would shift the picture
+    ],
+)
+def test_a_jpeg_is_decoded_no_smaller_than_asked(
+    size: tuple[int, int], min_side: int, shape: tuple[int, int]
+) -> None:
+    picture = photo(*size)
+    found = decode_pixels(jpeg(picture), min_side)
+    assert found.shape[:2] == shape
+    exact = np.asarray(picture.resize(shape[::-1], Image.Resampling.BOX), int)
+    assert np.abs(exact - found).mean() < 2
+
+
+@pytest.mark.parametrize("data", [huge_jpeg(), huge_png(), huge_jpeg(65_000)])
+def test_a_huge_image_is_refused_before_memory_is_given_to_it(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        for min_side in (0, 8):
+            with pytest.raises(CorruptImage, match="too many pixels"):
+                decode_pixels(data, min_side)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert quick_check(path) == "too many pixels"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"text", b"\xff\xd8\xff", jpeg(photo(40, 30))[:700], b"\x89PNG\r\n\x1a\n"]
+)
+def test_what_is_no_image_is_corrupt(data: bytes) -> None:
+    for min_side in (0, 8):
+        with pytest.raises(CorruptImage):
+            decode_pixels(data, min_side)
+    with pytest.raises(CorruptImage):
+        decode_rgb(data)
+
+
+def test_damaged_files_are_read_or_corrupt_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    data = np.frombuffer(turned(6, 40, 30), np.uint8)
+    for _ in range(300):
+        damaged = data.copy()
+        damaged[rng.integers(0, len(data), 4)] = rng.integers(0, 256, 4)
+        with contextlib.suppress(CorruptImage):
+            assert decode_pixels(damaged.tobytes(), 8).shape[2] == 3

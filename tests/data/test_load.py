@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from optkit.core.progress import SilentReporter
 from optkit.core.types import ModelSpec, Preprocess, TrainedOn
 from optkit.data.base import Dataset
 from optkit.data.config import DataConfig
-from optkit.data.load import check_classes, load_data
+from optkit.data.load import check_classes, load_data, warn_of_imbalance
 from optkit.data.loading import batches
 
 
@@ -321,3 +322,74 @@ def test_a_model_remembers_every_set_it_was_trained_on(photos: Path) -> None:
     both = spec.also_trained_on(first).also_trained_on(second).also_trained_on(first)
     assert both.trained_on == (first, second)
     assert ModelSpec.model_validate_json(both.model_dump_json()) == both
+
+
+def test_the_data_card(photos: Path) -> None:
+    break_photos(photos)
+    for index in range(8):
+        (photos / "cat" / f"{index}.jpg").unlink()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (30, 50)).save(photos / "dog" / "turned.jpg", exif=turned)
+    card = load(photos).summary()
+    assert (card["classes"], card["train"], card["val"], card["held_out"]) == (2, 11, 3, True)
+    assert card["per_class"] == {"cat": [1, 1], "dog": [10, 2]}
+    assert card["imbalance"] == 10
+    assert card["corrupt_count"] == 3
+    assert card["leaks"] is None
+    assert json.loads(json.dumps(card, allow_nan=False)) == card
+
+
+def test_sizes_and_formats_are_those_of_the_headers(tmp_path: Path) -> None:
+    for index, (size, ending) in enumerate((((20, 16), "jpg"), ((40, 30), "png"), ((60, 90), "jpg"))):
+        photo(tmp_path / "a" / f"{index}.{ending}", size)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown as 80×10
+    (tmp_path / "b").mkdir()
+    Image.new("RGB", (10, 80)).save(tmp_path / "b" / "turned.jpg", exif=turned)
+    cut = photo(tmp_path / "b" / "cut.png", (500, 400))
+    cut.write_bytes(cut.read_bytes()[:5000])  # its header is whole
+    assert load(tmp_path).whole.facts() == {
+        "sampled": 5,
+        "formats": {"JPEG": 3, "PNG": 2},
+        "width": {"min": 20, "median": 60, "max": 500},
+        "height": {"min": 10, "median": 30, "max": 400},
+    }
+
+
+@pytest.mark.parametrize(
+    ("large", "sampling", "warned"), [(60, "natural", True), (60, "balanced", False), (20, "natural", False)]
+)
+def test_imbalance_is_warned_of_unless_it_is_dealt_with(
+    tmp_path: Path, large: int, sampling: str, warned: bool
+) -> None:
+    for name, count in (("common", large), ("rare", 3)):
+        for index in range(count):
+            photo(tmp_path / name / f"{index}.png", (4, 4), seed=index)
+    reporter = SilentReporter()
+    warn_of_imbalance(load(tmp_path), sampling, reporter)
+    assert bool(reporter.warnings) == warned
+    assert all("'rare'" in text and "--sampling balanced" in text for text in reporter.warnings)
+
+
+def test_classes_in_val_that_training_lacks(photos: Path, tmp_path: Path) -> None:
+    for share, names in (("train", ("cat", "dog")), ("val", ("cat", "wolf"))):
+        for name in names:
+            photo(tmp_path / "shares" / share / name / "0.jpg")
+    with pytest.raises(InputError, match=r"training lacks: wolf"):
+        load(tmp_path / "shares")
+    (photos / "list.csv").write_text("path,label\ncat/0.jpg,cat\ndog/0.jpg,wolf\n")
+    with pytest.raises(InputError, match=r"training lacks: wolf"):
+        load(photos, val=str(photos / "list.csv"))
+
+
+def test_an_empty_class_in_val_and_one_class_in_a_table(photos: Path, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        photo(tmp_path / "shares" / "train" / name / "0.jpg")
+        photo(tmp_path / "shares" / "val" / name / "0.jpg")
+    (tmp_path / "shares" / "val" / "cat" / "0.jpg").unlink()
+    with pytest.raises(InputError, match=r"class folder .*val/cat.* is empty"):
+        load(tmp_path / "shares")
+    (photos / "list.csv").write_text("path,label\ncat/0.jpg,cat\ncat/1.jpg,cat\n")
+    with pytest.raises(InputError, match="one class only: 'cat'"):
+        load(photos / "list.csv")

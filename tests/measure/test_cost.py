@@ -8,6 +8,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from optkit.measure.cost import module_cost, onnx_cost
+from optkit.measure.formula import LayerShape, explain, with_separable
 
 # GMACs of B0…B7 at the sizes of the paper (arXiv 1905.11946, table 2), counted exactly.
 FAMILY = [
@@ -39,6 +40,86 @@ def test_efficientnet_family(arch, size, gmacs, params):
     assert "SiLU" in cost.not_counted
 
 
+@pytest.mark.parametrize("size", [64, 75])
+def test_tensorflows_padding_is_counted_in_full(size):
+    with torch.device("meta"):
+        same, plain = (
+            module_cost(timm.create_model(arch).eval(), size)
+            for arch in ("tf_efficientnet_b0", "efficientnet_b0")
+        )
+    assert "Conv2dSame" in {layer["type"] for layer in same.layers}
+    assert same.metrics() == plain.metrics()
+    assert [layer["macs"] for layer in same.layers] == [layer["macs"] for layer in plain.layers]
+
+
+# A convolution of stride 2 without padding, a depthwise one, and a linear layer: 9×9 → 4×4 → 4×4 → 1.
+LAYERS = torch.nn.Sequential(
+    torch.nn.Conv2d(3, 8, 3, stride=2),
+    torch.nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+    torch.nn.BatchNorm2d(8),
+    torch.nn.AdaptiveAvgPool2d(1),
+    torch.nn.Flatten(),
+    torch.nn.Linear(8, 5),
+).eval()
+
+
+def test_shapes_of_layers():
+    shapes = module_cost(LAYERS, 9).shapes
+    assert shapes == {
+        "0": LayerShape(3, 8, 9, 1, 81, 16, True),
+        "1": LayerShape(8, 8, 9, 8, 16, 16, False),
+        "5": LayerShape(8, 5, 1, 1, 1, 1, True),
+    }
+    assert shapes["0"].formula_flops() == 2 * 9 * 9 * 3 * 8 * 9
+    assert shapes["0"].formula_params() == 3 * 8 * 9 + 8
+    assert shapes["0"].why() == "stride, padding ×0.198"
+    assert shapes["1"].why() == "depthwise ÷8, no bias"
+    assert shapes["5"].why() == ""
+    assert all(not layer._forward_hooks for layer in LAYERS.modules())
+
+
+def test_every_step_from_the_formulas_to_the_count():
+    cost = module_cost(LAYERS, 9)
+    first, *reasons, last = explain(list(cost.shapes.values()), cost.macs, cost.params)
+    assert first["flops"] == 2 * (81 * 3 * 8 * 9 + 16 * 8 * 8 * 9 + 8 * 5)
+    assert first["params"] == (3 * 8 * 9 + 8) + (8 * 8 * 9 + 8) + (8 * 5 + 5)
+    assert [row["flops"] for row in reasons] == [-2 * 65 * 3 * 8 * 9, -2 * 16 * 8 * 7 * 9, 0, 0]
+    assert [row["params"] for row in reasons] == [0, -8 * 7 * 9, -8, 16]  # 16: of the normalisation
+    assert last["flops"] == 2 * cost.macs == first["flops"] + sum(row["flops"] for row in reasons)
+    assert last["params"] == cost.params == first["params"] + sum(row["params"] for row in reasons)
+
+
+def test_the_depthwise_separable_counterpart():
+    cost = module_cost(LAYERS, 9)
+    ordinary, separable = 2 * 16 * 3 * 8 * 9, 2 * 16 * 3 * (9 + 8)
+    assert with_separable(list(cost.shapes.values()), cost.macs) == 2 * cost.macs - ordinary + separable
+
+
+def test_a_layer_that_runs_twice_counts_twice():
+    layer = torch.nn.Conv2d(3, 3, 3, padding=1)
+    cost = module_cost(torch.nn.Sequential(layer, layer).eval(), 8)
+    assert cost.shapes["0"].exact_flops() == 2 * cost.macs == 2 * 2 * 64 * 81
+
+
+def test_products_outside_of_layers_are_a_step_of_their_own():
+    with torch.device("meta"):
+        cost = module_cost(timm.create_model("test_vit").eval(), 160)
+    *_, others, last = explain(list(cost.shapes.values()), cost.macs, cost.params)
+    assert others["flops"] > 0
+    assert last["flops"] == 2 * cost.macs
+
+
+def test_no_layer_at_all():
+    assert [row["flops"] for row in explain([], 0, 0)] == [0] * 6
+
+
+def test_normalisations_that_hold_an_activation_are_named_as_not_counted():
+    with torch.device("meta"):
+        cost = module_cost(timm.create_model("test_efficientnet").eval(), 32)
+    assert cost.not_counted["BatchNormAct2d"] > 0
+    assert "Identity" not in cost.not_counted
+
+
 def test_counting_leaves_the_module_as_it_is():
     module = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5)
@@ -54,13 +135,18 @@ def test_onnx_counts_convolution_and_head(make_onnx):
     cost = onnx_cost(make_onnx(classes=5, size=None), 32)
     assert cost.macs == 32 * 32 * 16 * 27 + 16 * 5
     assert cost.params == 16 * 27 + 16 * 5
+    assert list(cost.shapes.values()) == [
+        LayerShape(3, 16, 9, 1, 1024, 1024, False),
+        LayerShape(16, 5, 1, 1, 1, 1, False),
+    ]
     assert [layer["type"] for layer in cost.layers] == ["Conv", "Gemm"]
     assert cost.not_counted == {"Relu": 1, "ReduceMean": 1}
     assert cost.unknown == []
 
 
 def test_a_fixed_batch_is_counted_for_one_image(make_onnx):
-    assert onnx_cost(make_onnx(batch=4), 32).metrics() == onnx_cost(make_onnx(), 32).metrics()
+    fixed, free = onnx_cost(make_onnx(batch=4), 32), onnx_cost(make_onnx(), 32)
+    assert (fixed.metrics(), fixed.shapes) == (free.metrics(), free.shapes)
 
 
 def test_counting_leaves_the_graph_as_it_is(make_onnx):
@@ -108,6 +194,7 @@ def test_quantised_graphs_cost_what_their_float_twins_cost():
     plain, quantised = onnx_cost(grouped_conv(False), 10), onnx_cost(grouped_conv(True), 10)
     assert plain.macs == quantised.macs == 5 * 5 * 3 * 9
     assert plain.params == quantised.params == 27 + 3
+    assert plain.shapes == quantised.shapes == {"depthwise": LayerShape(3, 3, 9, 3, 100, 25, True)}
     assert quantised.layers == [{"name": "depthwise", "type": "Conv", "macs": 675, "params": 30}]
 
 
@@ -131,6 +218,7 @@ def test_operators_of_the_integer_form():
     )
     cost = onnx_cost(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), 9)
     assert cost.metrics() == {"macs": 8 * 8 * 4 * 12, "params": 48}
+    assert cost.shapes == {"q": LayerShape(3, 4, 4, 1, 81, 64, False)}
 
 
 def test_a_layer_without_shapes_is_named():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from optkit.measure.statistics import ENOUGH, paired_difference, percentiles, wilson
+from optkit.measure.statistics import ENOUGH, bootstrap, paired_difference, percentiles, wilson
 
 
 def test_percentiles_are_values_that_occurred():
@@ -74,3 +74,28 @@ def test_p_value_of_many_images_is_finite():
 def test_different_lengths_are_a_bug():
     with pytest.raises(ValueError, match="equally long"):
         paired_difference([True], [True, False])
+
+
+def test_bootstrap_of_a_mean_is_that_of_the_normal_distribution():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    ((low, high),) = bootstrap(lambda w: np.atleast_1d(np.average(values, weights=w)), 400, 0)
+    error = values.std() / math.sqrt(400)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.2 * error)
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_bootstrap_does_not_add_its_own_bias():
+    """Of the number of distinct values every resample shows fewer; the interval still holds the figure."""
+    values = np.arange(50)
+    ((low, high),) = bootstrap(lambda w: np.atleast_1d(float(len(set(values[w > 0])))), 50, 0)
+    assert low < 50 < high
+
+
+def test_bootstrap_follows_its_seed():
+    values = np.random.default_rng(0).random(30)
+
+    def mean(weights):
+        return np.atleast_1d(np.average(values, weights=weights))
+
+    assert bootstrap(mean, 30, 1).tolist() == bootstrap(mean, 30, 1).tolist()
+    assert bootstrap(mean, 30, 1).tolist() != bootstrap(mean, 30, 2).tolist()

@@ -119,7 +119,7 @@ def test_the_hub_s_own_reason_is_kept(error: Exception, why: str, monkeypatch: p
         raise error
 
     module = build("resnet10t", 3)
-    monkeypatch.setattr(weights, "build", lambda arch, num_classes: module)
+    monkeypatch.setattr(weights, "build", lambda *arguments: module)
     monkeypatch.setattr(weights, "_reachable", lambda: True)
     monkeypatch.setattr(weights, "_cached", lambda arch: False)
     monkeypatch.setattr(weights.timm, "create_model", fail)

@@ -54,7 +54,7 @@ def test_every_recipe_is_valid(path: Path, workplace: Path, monkeypatch: pytest.
     monkeypatch.chdir(workplace)
     recipe = recipe_from_yaml(path, [])
     plan = pipeline.plan(recipe, Store(workplace / "store"))
-    assert {step.stage for step in plan.steps.values()} >= {"bench", "quantize"}
+    assert {step.stage for step in plan.steps.values()} & {"bench", "evaluate"}, "it measures what it made"
     assert recipe.description
     again = workplace / "again.yaml"
     again.write_text(recipe_to_yaml(recipe))

@@ -8,7 +8,19 @@ import pytest
 
 from optkit.core.types import Format, Precision
 
-from .run_folder import IMAGES, NO_GPU, RunFolder, answers, bench_row, history, latency
+from .run_folder import (
+    CLASSES,
+    IMAGES,
+    NO_GPU,
+    RunFolder,
+    answers,
+    bench_row,
+    data_card,
+    evaluation,
+    history,
+    latency,
+    photo,
+)
 
 
 @pytest.fixture
@@ -166,4 +178,51 @@ def run(tmp_path: Path) -> RunFolder:
         "bench", "bench", Format.RESULT, inputs={"models": keys}, details={"rows": rows}, measurements=right
     )
     (run.path / "recipe.yaml").write_text("name: example\nsteps:\n  teacher: {stage: finetune}  # <recipe>\n")
+    return run
+
+
+@pytest.fixture
+def tutorial(tmp_path: Path) -> RunFolder:
+    """The fine-tuning story: training with a learning-rate finder, evaluation, explanation."""
+    run = RunFolder(tmp_path)
+    rates = [10 ** (-6 + 0.1 * index) for index in range(60)]
+    losses = [0.6 + 0.5 / (1 + (rate / 1e-3) ** 2) + (rate / 0.05) ** 3 for rate in rates]
+    model = run.add(
+        "model",
+        "finetune",
+        Format.TORCH,
+        size=16_000_000,
+        history=history(10, 0.985),
+        seconds=214.0,
+        metrics={"macs": 386_000_000, "params": 4_010_000},
+        details={
+            "data": data_card(CLASSES),
+            "lr_finder": {"lr": rates, "loss": losses, "suggestion": 1.2e-3},
+        },
+    )
+    metrics, details = evaluation(CLASSES, images=250, mistakes=6)
+    run.add(
+        "evaluate",
+        "evaluate",
+        Format.RESULT,
+        inputs={"model": [model]},
+        config={"split": "val"},
+        metrics=metrics,
+        details=details,
+        files={f"mistakes/{index:02d}.jpg": photo(hue=30 * index) for index in range(6)},
+    )
+    maps = [
+        {**mistake, "image": mistake["image"].replace("mistakes", "maps").replace("jpg", "png")}
+        | {"prediction_other": "cat", "p_other": 0.625, "iou": 0.5}
+        for mistake in details["mistakes"]
+    ]
+    run.add(
+        "explain",
+        "explain",
+        Format.RESULT,
+        inputs={"model": [model]},
+        metrics={"agreement": 0.91},
+        details={"maps": maps},
+        files={f"maps/{index:02d}.png": photo("PNG", hue=30 * index, width=220) for index in range(6)},
+    )
     return run

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from PIL import Image, ImageDraw
 
 from optkit.core.store import Store, copy_artifact
 from optkit.core.types import Format, Manifest, Measurement, ModelSpec, Preprocess
@@ -29,8 +32,16 @@ class RunFolder:
             preprocess=Preprocess(size=128),
         )
 
-    def add(self, name: str, stage: str, format: Format, size: int = 0, **fields: Any) -> str:
-        """Commit one artifact with a model file of `size` bytes; returns its key."""
+    def add(
+        self,
+        name: str,
+        stage: str,
+        format: Format,
+        size: int = 0,
+        files: dict[str, bytes] | None = None,
+        **fields: Any,
+    ) -> str:
+        """Commit one artifact with a model file of `size` bytes and other `files`; returns its key."""
         key = f"{name:0<16}"[:16]
         manifest = Manifest(
             stage=stage,
@@ -42,6 +53,9 @@ class RunFolder:
         with self._store.workdir(key) as workdir:
             if size:
                 (workdir / format.filename).write_bytes(bytes(size))
+            for path, content in (files or {}).items():
+                (workdir / path).parent.mkdir(parents=True, exist_ok=True)
+                (workdir / path).write_bytes(content)
             artifact = self._store.commit(workdir, manifest)
         copy_artifact(artifact, self.path / name)
         return key
@@ -98,8 +112,100 @@ def history(epochs: int, final: float) -> tuple[dict[str, Any], ...]:
             "phase": "head" if epoch < 3 else "blocks",
             "loss": 2.2 / (1 + epoch) + 0.05,
             "lr": 1e-3 / (1 + epoch),
+            "train_top1": final + 0.01 - 0.4 / (1 + epoch) ** 1.5,
+            "images_per_s": 140.0,
             "val_loss": 2.0 / (1 + epoch) + 0.12 if epoch % 2 else None,
             "val_top1": final - 0.35 / (1 + epoch) ** 1.5,
         }
         for epoch in range(epochs)
     )
+
+
+def photo(format: str = "JPEG", size: int = 96, hue: int = 0, width: int | None = None) -> bytes:
+    """A small picture with a disc in it."""
+    image = Image.new("HSV", (width or size, size * 3 // 4), (hue, 90, 170))
+    ImageDraw.Draw(image).ellipse((size // 4, size // 5, size * 3 // 4, size * 3 // 5), fill=(hue, 200, 230))
+    stream = io.BytesIO()
+    image.convert("RGB").save(stream, format)
+    return stream.getvalue()
+
+
+def evaluation(
+    names: Sequence[str], images: int = 50, mistakes: int = 4
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Metrics and details as `evaluate` writes them: of each class's `images`, some go to the next classes."""
+    classes = len(names)
+    confusion = [[0] * classes for _ in names]
+    for label, row in enumerate(confusion):
+        wrong = label % min(images, 7)
+        row[(label + 1) % classes] = wrong
+        row[label] += images - wrong
+    guessed = [sum(row[index] for row in confusion) for index in range(classes)]
+    per_class = [
+        {
+            "class": name,
+            "n": images,
+            "recall": confusion[i][i] / images,
+            "precision": confusion[i][i] / guessed[i] if guessed[i] else 0.0,
+            "f1": 2 * confusion[i][i] / (images + guessed[i]),
+            "confused_with": names[(i + 1) % classes] if i % min(images, 7) else None,
+        }
+        for i, name in enumerate(names)
+    ]
+    n = classes * images
+    top1 = sum(row[index] for index, row in enumerate(confusion)) / n
+    shares = {"top1": top1, "precision": top1, "recall": top1, "f1": top1 - 0.001, "ece": 0.021, "loss": 0.31}
+    intervals = {
+        f"{name}_interval": [value - 0.012, min(1.0, value + 0.011)] for name, value in shares.items()
+    }
+    pairs = [
+        (label, guess) for label, row in enumerate(confusion) for guess, n in enumerate(row) for _ in range(n)
+    ]
+    details = {
+        "class_names": list(names),
+        "per_class": per_class,
+        "confusion": confusion if classes <= 100 else None,
+        "labels": [label for label, _ in pairs],
+        "predictions": [guess for _, guess in pairs],
+        "files": [f"val/{index}.jpg" for index in range(n)],
+        "mistakes": [
+            {
+                "file": f"val/{names[index % classes]}/IMG_{index:04d}.jpg",
+                "image": f"mistakes/{index:02d}.jpg",
+                "label": names[index % classes],
+                "prediction": names[(index + 1) % classes],
+                "p": 0.99 - 0.03 * index,
+            }
+            for index in range(mistakes)
+        ],
+        "facts": {"runtime": "onnxruntime", "threads": 2},
+    }
+    return {**shares, **intervals, "n": n}, details
+
+
+def data_card(names: Sequence[str]) -> dict[str, Any]:
+    """`details["data"]` as a training stage writes it."""
+    counts = {name: [900 // (1 + index), 450 // (1 + index)] for index, name in enumerate(names)}
+    return {
+        "classes": len(names),
+        "train": sum(train for train, _ in counts.values()),
+        "val": sum(val for _, val in counts.values()),
+        "held_out": True,
+        "corrupt": [{"file": "cat/broken.jpg", "reason": "0 bytes"}],
+        "corrupt_count": 1,
+        "per_class": counts,
+        "imbalance": float(len(names)),
+        "images": {
+            "sampled": 200,
+            "formats": {"JPEG": 198, "PNG": 2},
+            "width": {"min": 41, "median": 500, "max": 1050},
+            "height": {"min": 32, "median": 374, "max": 702},
+        },
+        "leaks": {
+            "exact": 1,
+            "near": 1,
+            "contradictory": 2,
+            "checked": 1350,
+            "pairs": [["cat/1.jpg", "cat/9.jpg", "exact"], ["dog/2.jpg", "dog/7.jpg", "near"]],
+        },
+    }

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import plotly.graph_objects as go
 
 from optkit.core.types import Format
 from optkit.report.collect import collect
 from optkit.report.labels import label_places
 from optkit.report.lineage import lineage
-from optkit.report.plots import pareto_plots, training_plots
+from optkit.report.plots import pareto_plots
 
 from .run_folder import RunFolder, bench_row, latency
 
@@ -53,25 +51,6 @@ def test_labels_keep_clear_of_each_other(empty_run: RunFolder) -> None:
     empty_run.add("bench", "bench", Format.RESULT, inputs={"models": [key]}, details={"rows": near})
     rows = list(collect(empty_run.path).rows)
     assert len(set(label_places(rows, [0.0, 10.0], logarithmic=False))) == 3
-
-
-def test_training_plots_tolerate_missing_fields(empty_run: RunFolder) -> None:
-    history: tuple[dict[str, Any], ...] = (
-        {"epoch": 0, "phase": "head", "loss": 2.0},
-        {"epoch": 0, "phase": "<i>blocks</i>", "loss": 1.0, "val_top1": 0.5},
-        {"epoch": 1, "phase": "<i>blocks</i>", "loss": None, "val_top1": 0.75, "note": "x"},
-    )
-    empty_run.add("student", "distill", Format.TORCH, size=1, history=history)
-    empty_run.add("odd", "distill", Format.TORCH, size=1, history=({"epoch": 0, "other": 1},))
-    (plot,) = training_plots(collect(empty_run.path))
-    figure = go.Figure(plot.figure)
-    loss, top1 = figure.data
-    assert list(loss.x) == [1, 2, 3]
-    assert list(loss.y) == [2.0, 1.0, None]
-    assert list(top1.y) == [None, 50.0, 75.0]
-    assert [note.text for note in figure.layout.annotations] == ["head", "&lt;i&gt;blocks&lt;/i&gt;"]
-    assert len(figure.layout.shapes) == 1
-    assert "validation top-1 from 50.0 % to 75.0 %" in plot.alt
 
 
 def test_lineage_draws_an_arc_for_every_edge(run: RunFolder) -> None:

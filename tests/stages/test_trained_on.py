@@ -8,7 +8,7 @@ from tests.stages.support import TINY, run_steps
 
 
 def test_further_training_adds_to_what_a_model_was_trained_on(tmp_path: Path) -> None:
-    train = {"epochs": 1, "batch_size": 16, "augment": False}
+    train = {"epochs": 1, "batch_size": 16}
     other = {"path": "synthetic", "val_fraction": 0.5}
     prune = {
         "stage": "prune",

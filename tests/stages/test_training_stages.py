@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from optkit.core import discover
 from optkit.core.errors import InputError, MissingError, OptkitError, UsageError
 from optkit.core.types import Artifact, Format
+from optkit.data.training import TrainingBatch, TrainingData
 from optkit.models.checkpoint import load_module, spec_of
 from optkit.stages.distill import config as distill_config
 from optkit.stages.distill import stage as distill_stage
@@ -25,15 +27,16 @@ needs_packages = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    options = {"batch_size": 16, "augment": False}
+    options = {"batch_size": 16}
     train = {"epochs": 8, "lr": 0.004, **options}
     steps: dict[str, Any] = {
-        "teacher": {"stage": "finetune", **TINY, "train": train},
-        "student": {"stage": "distill", "teacher": "teacher", **TINY, "train": train},
+        "teacher": {"stage": "finetune", **TINY, "train": train, "augment": False},
+        "student": {"stage": "distill", "teacher": "teacher", **TINY, "train": train, "augment": False},
         "further": {
             "stage": "distill",
             "teacher": "teacher",
             "student": "student",
+            "augment": False,
             "train": {"epochs": 1, "lr": 0.001, **options},
         },
         "pruned": {
@@ -42,6 +45,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
             "ratio": 0.2,
             "round_to": 8,
             "min_width": 8,
+            "augment": False,
             "train": {"epochs": 6, "lr": 0.003, **options},
         },
     }
@@ -129,7 +133,7 @@ def test_the_same_recipe_gives_the_same_weights(tmp_path: Path) -> None:
 def test_recovery_trains_only_what_is_unfrozen(tmp_path: Path, artifacts: dict[str, Artifact]) -> None:
     common = {"stage": "prune", "model": str(artifacts["student"].path), "ratio": 0.2, "round_to": 8,
               "min_width": 8}  # fmt: skip
-    train = {"lr": 0.01, "batch_size": 16, "augment": False, "unfreeze": "head"}
+    train = {"lr": 0.01, "batch_size": 16, "unfreeze": "head"}
     steps = {name: {**common, "train": {"epochs": epochs, **train}} for name, epochs in (("a", 0), ("b", 1))}
     found = run_steps(tmp_path, steps)
     before, after = (load_module(found[name]).state_dict() for name in ("a", "b"))
@@ -177,3 +181,55 @@ def test_more_blocks_than_there_are_is_found_before_the_work() -> None:
 def test_a_network_of_fixed_size_keeps_it(tmp_path: Path) -> None:
     steps = {"m": {"stage": "finetune", "arch": "test_vit", "weights": "scratch", "train": {"epochs": 0}}}
     assert run_steps(tmp_path, steps)["m"].spec.preprocess.size == 160
+
+
+def test_a_given_student_gets_no_new_head(tmp_path: Path, artifacts: dict[str, Artifact]) -> None:
+    given = {name: str(artifacts[name].path) for name in ("teacher", "student")}
+    steps = {"bad": {"stage": "distill", **given, "head": {"pooling": "max"}}}
+    with pytest.raises(UsageError, match="keeps its head"):
+        run_steps(tmp_path, steps)
+
+
+def _further(artifacts: dict[str, Artifact], stage: str) -> dict[str, Any]:
+    """Distillation or pruning of what was made before, in two phases."""
+    teacher, student = str(artifacts["teacher"].path), str(artifacts["student"].path)
+    own: dict[str, Any] = {
+        "distill": {"teacher": teacher, "student": student},
+        "prune": {"model": student, "ratio": 0.2, "round_to": 8, "min_width": 8},
+    }
+    phases = [{"unfreeze": "head", "epochs": 2, "lr": 0.01}, {"unfreeze": 1, "epochs": 1, "lr": 0.001}]
+    train = {"batch_size": 16, "ema": 0.9, "mixup": 0.2, "checkpoint_seconds": 0, "phases": phases}
+    return {"m": {"stage": stage, **own[stage], "train": train}}
+
+
+class Killed(Exception):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize(("stage", "phase"), [("distill", "distill"), ("prune", "recover")])
+def test_a_killed_stage_with_phases_goes_on(
+    stage: str,
+    phase: str,
+    tmp_path: Path,
+    artifacts: dict[str, Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = _further(artifacts, stage)
+    whole = run_steps(tmp_path / "whole", steps)["m"]
+    assert [row["phase"] for row in whole.manifest.history] == ["head", "head", phase]
+    epoch = TrainingData.epoch
+
+    def cut(self: TrainingData, number: int, start: int = 0) -> Iterator[TrainingBatch]:
+        for step, batch in enumerate(epoch(self, number, start)):
+            if step == 3:
+                raise Killed
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingData, "epoch", cut)
+        with pytest.raises(Killed):
+            run_steps(tmp_path / "cut", steps)
+    assert list(tmp_path.glob("cut/store/scratch/*/state.pt")), "what the next start goes on from"
+    resumed = run_steps(tmp_path / "cut", steps)["m"]
+    assert resumed.manifest.files == whole.manifest.files
+    assert resumed.manifest.history == whole.manifest.history

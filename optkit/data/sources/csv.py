@@ -9,15 +9,15 @@ import numpy as np
 from optkit.core.errors import InputError
 from optkit.data.base import ImageSet, Listing
 from optkit.data.config import DataConfig
-from optkit.data.images import identity, open_rgb, quick_check
-from optkit.data.table import read_table
+from optkit.data.images import identity, open_rgb, quick_check, read_file
+from optkit.data.table import class_order, read_table
 
 
 def load(path: str, config: DataConfig) -> Listing:
-    """Classes are the distinct labels: in numeric order when all are whole numbers, else alphabetic."""
+    """Classes are the distinct labels."""
     file = Path(path)
     rows = read_table(file)
-    names = sorted({label for _, label in rows}, key=_numeric if _all_numbers(rows) else str)
+    names = class_order(label for _, label in rows)
     corrupt: list[dict[str, str]] = []
     good = []
     for name, label in rows:
@@ -48,13 +48,6 @@ def load(path: str, config: DataConfig) -> Listing:
         labels=np.array([names.index(label) for _, label in good], np.int64),
         open_image=lambda index: open_rgb(file.parent / good[index][0]),
         identities=tuple(identity(label, file.parent / name) for name, label in good),
+        read_image=lambda index: read_file(file.parent / good[index][0]),
     )
     return Listing(train=images, corrupt=corrupt)
-
-
-def _all_numbers(rows: list[tuple[str, str]]) -> bool:
-    return all(label.isdecimal() for _, label in rows)
-
-
-def _numeric(label: str) -> int:
-    return int(label)

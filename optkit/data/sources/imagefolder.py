@@ -9,7 +9,7 @@ import numpy as np
 from optkit.core.errors import InputError
 from optkit.data.base import ImageSet, Listing
 from optkit.data.config import DataConfig, class_folders, shares
-from optkit.data.images import identity, is_image, open_rgb, quick_check
+from optkit.data.images import identity, is_image, open_rgb, quick_check, read_file
 
 
 def load(path: str, config: DataConfig) -> Listing:
@@ -57,6 +57,7 @@ def _read(
         labels=np.array(labels, np.int64),
         open_image=lambda index: open_rgb(paths[index]),
         identities=tuple(identity(names[label], path) for path, label in zip(paths, labels, strict=True)),
+        read_image=lambda index: read_file(paths[index]),
     )
 
 

@@ -25,3 +25,6 @@ class Config(StageConfig):
         default=None, ge=16, description="Input size in pixels; default: the model's or architecture's own."
     )
     num_classes: int = Field(default=1000, ge=1, description="Classes of the architecture's head.")
+    layers: bool = Field(
+        default=False, description="Show every layer, with what the formulas say of it, not the dearest ten."
+    )

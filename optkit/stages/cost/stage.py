@@ -7,8 +7,9 @@ import torch
 from optkit.core.errors import UsageError
 from optkit.core.types import Artifact, Context, Format, Output
 from optkit.graph.onnx_file import read_onnx
-from optkit.measure.cost import UNIT, Cost, module_cost, onnx_cost
-from optkit.models.build import build, default_preprocess, rebuild
+from optkit.measure.cost import NEVER_COUNTED, UNIT, Cost, module_cost, onnx_cost
+from optkit.measure.formula import by_formula, explain, with_separable
+from optkit.models.build import build, check_size, default_preprocess, rebuild
 from optkit.stages.cost.config import Config
 
 
@@ -24,17 +25,23 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         name = str(config.arch)
         size = config.size or default_preprocess(name).size
         with torch.device("meta"):
-            cost = module_cost(build(name, config.num_classes).eval(), size)
+            module = build(name, config.num_classes)
+            check_size(module, name, size)
+            cost = module_cost(module, size)
     if cost.unknown:
         context.reporter.warn(f"MACs are a lower bound: no shapes for {', '.join(cost.unknown[:5])}.")
+    shapes = list(cost.shapes.values())
     return Output(
         format=Format.RESULT,
         metrics={**cost.metrics(), "size": size},
         details={
             "name": name,
             "unit": UNIT,
-            "layers": cost.layers,
+            "layers": [row | by_formula(cost.shapes.get(row["name"])) for row in cost.layers],
+            "formula": explain(shapes, cost.macs, cost.params),
+            "separable_flops": with_separable(shapes, cost.macs),
             "not_counted": cost.not_counted,
+            "never_counted": NEVER_COUNTED,
             "unknown": cost.unknown,
         },
     )
@@ -43,4 +50,6 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
 def _artifact_cost(artifact: Artifact, size: int) -> Cost:
     if artifact.format == Format.ONNX:
         return onnx_cost(read_onnx(artifact.file), size)
-    return module_cost(rebuild(artifact.spec).eval(), size)
+    module, spec = rebuild(artifact.spec), artifact.spec
+    check_size(module, spec.arch, size, spec.preprocess.size)
+    return module_cost(module, size)

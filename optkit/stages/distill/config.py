@@ -10,7 +10,7 @@ from optkit.core import discover
 from optkit.core.config import Input
 from optkit.core.errors import UsageError, closest
 from optkit.core.types import Format
-from optkit.data.config import DataConfig
+from optkit.data.config import AugmentConfig, TrainingDataConfig
 from optkit.models.config import NewModelConfig
 from optkit.train.config import TrainConfig
 
@@ -56,7 +56,8 @@ class Config(NewModelConfig):
         le=1,
         description="Share of the distillation loss; the rest is cross-entropy with the labels.",
     )
-    data: DataConfig = Field(default_factory=DataConfig)
+    data: TrainingDataConfig = Field(default_factory=TrainingDataConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
 
     def check(self) -> None:

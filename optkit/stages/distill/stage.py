@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from lightning_fabric import Fabric
 from torch import nn
 
 from optkit.core import discover
+from optkit.core.errors import UsageError
 from optkit.core.progress import Reporter
 from optkit.core.types import Artifact, Context, Format, ModelSpec, Output
 from optkit.data.base import Dataset
-from optkit.data.load import check_classes, load_data
-from optkit.data.loading import batches
-from optkit.data.training import training_data
+from optkit.data.load import check_classes
 from optkit.measure.cost import module_cost
 from optkit.models.build import build, check_size, classifier, fits_pretrained, new_spec
 from optkit.models.checkpoint import load_module, save_checkpoint
+from optkit.models.head import init_head
 from optkit.models.weights import check_weights, pretrained
+from optkit.stages.base import check_training, fabric_for, learning_data, training_images
 from optkit.stages.distill.config import LOSSES, Config
-from optkit.train.freezing import unfreeze
-from optkit.train.loop import Phase, make_fabric
+from optkit.train.config import PhaseConfig
 from optkit.train.objectives import Objective, distillation
 from optkit.train.trainer import Trainer
 
 
 def check(config: Config) -> None:
-    """The architecture exists, can get a new head, and takes the size and weights that are named."""
-    module = build(config.arch, num_classes=2)
+    """The architecture exists, can get the head, and takes the size, weights, blocks and optimiser named."""
+    module = build(config.arch, 2, config.head.spec(), config.size, config.drop_path)
     classifier(module, config.arch)
     check_weights(module, config.arch, config.weights)
+    check_training(module, config.train)
     if config.size is not None:
         check_size(module, config.arch, config.size)
 
@@ -37,33 +35,34 @@ def check(config: Config) -> None:
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """A given student goes on learning; a new one first gets a head, as in fine-tuning."""
     reporter = context.reporter
-    data = load_data(config.data, reporter)
+    data = learning_data(config.data, config, reporter)
     teacher = next(iter(inputs["teacher"].values()))
     check_classes(teacher.spec.class_names, data)
     given = next(iter(inputs["student"].values()), None)
+    if given and (config.head.spec() or config.drop_path):
+        raise UsageError(
+            "A student that is given keeps its head and its blocks.",
+            hint="Leave out the options of the head and --drop-path, or name an architecture as the student.",
+        )
     spec = given.spec.also_trained_on(data.trained_on()) if given else _new_spec(config, data)
     check_classes(spec.class_names, data)
-    fabric = make_fabric(config.train, spec.preprocess.size, config.seed)
+    fabric = fabric_for(config, spec.preprocess.size, context)
     module, origin = _student(config, given, spec, reporter)
-    fits = origin != "scratch" and fits_pretrained(spec.arch, spec.preprocess.size)
-    options = config.train.completed(fits, "all")
-    images = partial(
-        batches, preprocess=spec.preprocess, batch_size=2 * options.batch_size, reporter=reporter
-    )
-    trainer = Trainer(module, options, fabric, partial(images, data.val), len(data.val), reporter)
-    unfreeze(module, "all" if origin == "scratch" else options.unfreeze)
-    if given is None and origin != "scratch":
-        trainer.fit_head(images(data.train), len(data.train), config.head_epochs)
-    training = training_data(
-        data,
-        [spec.preprocess, teacher.spec.preprocess],
-        options.batch_size,
-        options.crop,
+    preprocesses = [spec.preprocess, teacher.spec.preprocess]
+    images, training = training_images(data, preprocesses, config, fabric, reporter)
+    trainer = Trainer(
+        module,
+        config.train,
+        fabric,
+        images,
+        context,
         config.seed,
-        options.workers,
+        save=lambda network, path: save_checkpoint(network, spec, path),
     )
-    objective = _objective(config, load_module(teacher), fabric)
-    trainer.fit(Phase("distill", options, training.steps, training.epoch, objective))
+    objective = _objective(config, load_module(teacher), trainer)
+    trainer.fit(
+        plan_phases(config, origin, fits_pretrained(spec.arch, spec.preprocess.size)), objective, "distill"
+    )
     metrics = trainer.finish()
     training.report_skipped(reporter)
     cost = module_cost(module, spec.preprocess.size)
@@ -73,25 +72,38 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         spec=spec,
         metrics=metrics | cost.metrics(),
         history=trainer.history,
-        details={"data": data.summary(), "weights": origin, "teacher": teacher.spec.arch},
+        details={
+            "data": data.summary(),
+            "weights": origin,
+            "teacher": teacher.spec.arch,
+            **trainer.details(),
+        },
     )
 
 
-def _objective(config: Config, teacher: nn.Module, fabric: Fabric) -> Objective:
+def plan_phases(config: Config, origin: str, fits: bool) -> tuple[PhaseConfig, ...]:
+    """Only a new student with pretrained features gets a head first; by default everything learns then."""
+    options = config.train.completed(origin != "scratch" and fits, "all")
+    if origin == "scratch" and not options.phases:
+        options = options.model_copy(update={"unfreeze": "all"})
+    is_new = origin not in ("scratch", "artifact")
+    return options.schedule_of_phases(config.head_epochs if is_new else 0)
+
+
+def _objective(config: Config, teacher: nn.Module, trainer: Trainer) -> Objective:
     return distillation(
-        teacher.to(fabric.device),
+        teacher.to(trainer.fabric.device),
         discover.load(LOSSES, config.loss, "distillation loss").loss,
+        trainer.label_loss(),
         config.distill_weight,
         config.temperature,
-        config.train.label_smoothing,
-        fabric.autocast,
+        trainer.fabric.autocast,
     )
 
 
 def _new_spec(config: Config, data: Dataset) -> ModelSpec:
-    return new_spec(
-        config.arch, data.class_names, config.size, data.listing.native_size, (data.trained_on(),)
-    )
+    native, trained_on = data.listing.native_size, (data.trained_on(),)
+    return new_spec(config.arch, data.class_names, config.size, native, trained_on, config.head.spec())
 
 
 def _student(
@@ -101,6 +113,13 @@ def _student(
         module = load_module(given)
         classifier(module, spec.arch)
         return module, "artifact"
-    module, origin = pretrained(config.arch, spec.num_classes, config.weights, reporter)
-    check_size(module, spec.arch, spec.preprocess.size)
+    size = spec.preprocess.size
+    module, origin = pretrained(
+        config.arch, spec.num_classes, config.weights, reporter, spec.head, size, config.drop_path
+    )
+    check_size(module, spec.arch, size)
+    if (
+        origin != "scratch" or config.head.init != "zero"
+    ):  # a network that learns as a whole starts as it is made
+        init_head(module.get_classifier(), config.head.init)
     return module, origin

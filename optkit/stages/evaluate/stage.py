@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
 from optkit.core.progress import Reporter
 from optkit.core.types import Artifact, Context, Format, Output
 from optkit.data.base import Dataset, ImageSet
@@ -13,6 +19,9 @@ from optkit.runtimes.base import Session, SessionOptions, any_batch, open_artifa
 from optkit.stages.evaluate.config import Config
 
 BATCH = 32
+MAX_MISTAKES = 12
+MAX_CONFUSIONS = 20
+THUMBNAIL_PX = 160
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
@@ -26,14 +35,21 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         accuracy = _measure(session, artifact, images, context.reporter)
     finally:
         session.close()
+    names = artifact.spec.class_names
+    mistakes = _mistakes(accuracy, images, names, context.workdir)
     unread = sorted(set(range(len(images))) - set(accuracy.indices))
     return Output(
         format=Format.RESULT,
-        metrics=accuracy.metrics(),
+        metrics=accuracy.metrics(config.seed),
         details={
-            "class_names": list(artifact.spec.class_names),
+            "class_names": list(names),
             "per_class": accuracy.per_class,
             "confusion": accuracy.confusion,
+            "confusions": [
+                {"label": names[label], "prediction": names[guess], "n": n}
+                for label, guess, n in accuracy.confusions(MAX_CONFUSIONS)
+            ],
+            "mistakes": mistakes,
             "files": [images.ids[index] for index in accuracy.indices],
             "labels": accuracy.labels,
             "predictions": accuracy.predictions,
@@ -60,3 +76,30 @@ def _measure(session: Session, artifact: Artifact, images: ImageSet, reporter: R
     pixels = batches(images, spec.preprocess, BATCH, reporter)
     with reporter.track("Evaluating", len(images)) as task:
         return measure_accuracy(any_batch(session), pixels, spec.class_names, mapping, task.advance)
+
+
+def _mistakes(
+    accuracy: Accuracy, images: ImageSet, names: Sequence[str], workdir: Path
+) -> list[dict[str, Any]]:
+    """The wrong answers with the largest loss, the largest first, and their thumbnails in `workdir`."""
+    answers = accuracy.answers
+    wrong = np.flatnonzero(~answers.right)
+    worst = wrong[np.argsort(-answers.losses[wrong], kind="stable")][:MAX_MISTAKES]
+    found: list[dict[str, Any]] = []
+    for position in worst:
+        index = accuracy.indices[position]
+        thumbnail = images.open_image(index)
+        thumbnail.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+        path = workdir / "mistakes" / f"{len(found):02d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        thumbnail.save(path, quality=85)
+        found.append(
+            {
+                "file": images.ids[index],
+                "image": path.relative_to(workdir).as_posix(),
+                "label": names[answers.labels[position]],
+                "prediction": names[answers.predictions[position]],
+                "p": float(answers.confidences[position]),
+            }
+        )
+    return found

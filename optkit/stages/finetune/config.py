@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from optkit.data.config import DataConfig
+from optkit.data.config import AugmentConfig, TrainingDataConfig
 from optkit.models.config import NewModelConfig
 from optkit.train.config import TrainConfig
 
@@ -20,5 +20,6 @@ class Config(NewModelConfig):
         ge=0,
         description="Epochs of the new head on cached features, before anything else is trained.",
     )
-    data: DataConfig = Field(default_factory=DataConfig)
+    data: TrainingDataConfig = Field(default_factory=TrainingDataConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)

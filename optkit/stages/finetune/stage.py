@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from optkit.core.types import Artifact, Context, Format, Output
-from optkit.data.load import load_data
-from optkit.data.loading import batches
-from optkit.data.training import training_data
 from optkit.measure.cost import module_cost
 from optkit.models.build import build, check_size, classifier, fits_pretrained, new_spec
 from optkit.models.checkpoint import save_checkpoint
+from optkit.models.head import init_head
 from optkit.models.weights import check_weights, pretrained
+from optkit.stages.base import check_training, fabric_for, learning_data, training_images
 from optkit.stages.finetune.config import Config
-from optkit.train.freezing import unfreeze
-from optkit.train.loop import Phase, make_fabric
+from optkit.train.config import PhaseConfig
 from optkit.train.objectives import classification
 from optkit.train.trainer import Trainer
 
@@ -22,12 +18,11 @@ LAST_BLOCKS = 2  # what learns by default where pretrained features fit
 
 
 def check(config: Config) -> None:
-    """The architecture exists, can get a new head, and takes the size, weights and blocks that are named."""
-    module = build(config.arch, num_classes=2)
+    """The architecture exists, can get the head, and takes the size, weights, blocks and optimiser named."""
+    module = build(config.arch, 2, config.head.spec(), config.size, config.drop_path)
     classifier(module, config.arch)
     check_weights(module, config.arch, config.weights)
-    if isinstance(config.train.unfreeze, int):
-        unfreeze(module, config.train.unfreeze)
+    check_training(module, config.train)
     if config.size is not None:
         check_size(module, config.arch, config.size)
 
@@ -35,28 +30,37 @@ def check(config: Config) -> None:
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Head on cached features, then the chosen blocks; from scratch, everything at once."""
     reporter = context.reporter
-    data = load_data(config.data, reporter)
+    data = learning_data(config.data, config, reporter)
     spec = new_spec(
-        config.arch, data.class_names, config.size, data.listing.native_size, (data.trained_on(),)
+        config.arch,
+        data.class_names,
+        config.size,
+        data.listing.native_size,
+        (data.trained_on(),),
+        config.head.spec(),
     )
     size = spec.preprocess.size
-    fabric = make_fabric(config.train, size, config.seed)
-    module, origin = pretrained(config.arch, spec.num_classes, config.weights, reporter)
+    fabric = fabric_for(config, size, context)
+    module, origin = pretrained(
+        config.arch, spec.num_classes, config.weights, reporter, spec.head, size, config.drop_path
+    )
     check_size(module, config.arch, size)
-    fits = origin != "scratch" and fits_pretrained(config.arch, size)
-    options = config.train.completed(fits, LAST_BLOCKS)
-    images = partial(
-        batches, preprocess=spec.preprocess, batch_size=2 * options.batch_size, reporter=reporter
+    if (
+        origin != "scratch" or config.head.init != "zero"
+    ):  # a network that learns as a whole starts as it is made
+        init_head(module.get_classifier(), config.head.init)
+    phases = plan_phases(config, origin != "scratch", fits_pretrained(config.arch, size))
+    images, training = training_images(data, [spec.preprocess], config, fabric, reporter)
+    trainer = Trainer(
+        module,
+        config.train,
+        fabric,
+        images,
+        context,
+        config.seed,
+        save=lambda network, path: save_checkpoint(network, spec, path),
     )
-    training = training_data(
-        data, [spec.preprocess], options.batch_size, options.crop, config.seed, options.workers
-    )
-    trainer = Trainer(module, options, fabric, partial(images, data.val), len(data.val), reporter)
-    if origin != "scratch":
-        trainer.fit_head(images(data.train), len(data.train), config.head_epochs)
-    unfreeze(module, "all" if origin == "scratch" else options.unfreeze)
-    objective = classification(options.label_smoothing)
-    trainer.fit(Phase("blocks", options, training.steps, training.epoch, objective))
+    trainer.fit(phases, classification(trainer.label_loss()), "blocks")
     metrics = trainer.finish()
     training.report_skipped(reporter)
     cost = module_cost(module, size)
@@ -66,5 +70,13 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         spec=spec,
         metrics=metrics | cost.metrics(),
         history=trainer.history,
-        details={"data": data.summary(), "weights": origin},
+        details={"data": data.summary(), "weights": origin, **trainer.details()},
     )
+
+
+def plan_phases(config: Config, is_pretrained: bool, fits: bool) -> tuple[PhaseConfig, ...]:
+    """From scratch everything learns at once, unless phases say otherwise: a random network has no features."""
+    options = config.train.completed(is_pretrained and fits, LAST_BLOCKS)
+    if is_pretrained or options.phases:
+        return options.schedule_of_phases(config.head_epochs)
+    return options.model_copy(update={"unfreeze": "all"}).schedule_of_phases(head_epochs=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from optkit.core.errors import InputError
 from optkit.core.progress import Reporter
 from optkit.core.types import Artifact, Context, Format, Output, Preprocess
 from optkit.data.base import CorruptImage
+from optkit.data.files import NO_IMAGES_HINT, find_files
 from optkit.data.images import is_image, open_rgb
 from optkit.data.loading import normalise, resize_and_crop
 from optkit.measure.accuracy import probabilities
 from optkit.models.checkpoint import load_module
 from optkit.runtimes.base import SessionOptions, any_batch, open_artifact
-from optkit.stages.predict.config import NO_IMAGES_HINT, Config
+from optkit.stages.predict.config import Config
 
 BATCH = 16
 
@@ -26,7 +28,7 @@ BATCH = 16
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Ask the model about every image; corrupt ones are listed with the reason."""
     (artifact,) = inputs["model"].values()
-    files = [file for file in config.files() if is_image(file)]
+    files = [file for file in find_files(config.images) if is_image(file)]
     if not files:
         raise InputError(f"{', '.join(config.images)!r} holds no image.", hint=NO_IMAGES_HINT)
     session = open_artifact(artifact, config.runtime, SessionOptions(load_module=load_module))
@@ -44,6 +46,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     finally:
         session.close()
     _report(skipped, predictions, context.reporter)
+    _write_csv(predictions, context.workdir / "predictions.csv")
     return Output(
         format=Format.RESULT,
         metrics={"n": len(predictions), "skipped": len(skipped)},
@@ -65,6 +68,17 @@ def _batches(
                 skipped.append({"file": str(file), "reason": str(error)})
         if read:
             yield read, normalise(np.stack(images), preprocess)
+
+
+def _write_csv(predictions: list[dict[str, Any]], path: Path) -> None:
+    """One line an image: `file,class_1,p_1,class_2,p_2,…`, the most likely class first."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        places = range(1, len(predictions[0]["top"]) + 1)
+        writer.writerow(["file", *(name for place in places for name in (f"class_{place}", f"p_{place}"))])
+        for answer in predictions:
+            top = [value for entry in answer["top"] for value in (entry["class"], f"{entry['p']:.6f}")]
+            writer.writerow([answer["file"], *top])
 
 
 def _report(skipped: list[dict[str, str]], predictions: list[dict[str, Any]], reporter: Reporter) -> None:

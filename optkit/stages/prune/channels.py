@@ -10,8 +10,9 @@ from torch import nn
 
 from optkit.core.errors import InputError, UsageError
 from optkit.core.types import ModelSpec
-from optkit.models.build import build
+from optkit.models.build import rebuild
 from optkit.models.checkpoint import module_from_state
+from optkit.models.head import last_linear
 from optkit.models.widths import read_widths
 from optkit.stages.prune.config import Config
 
@@ -53,7 +54,7 @@ def find_groups(
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 prunes_output = graph.is_out_channel_pruning_fn(dependency.handler)
                 (outputs if prunes_output else inputs).add(names[layer])
-        holds_classes = names[module.get_classifier()] in outputs
+        holds_classes = names[last_linear(module.get_classifier())] in outputs
         if holds_classes or (is_residual and scope == "inner"):
             continue
         scores = importance(group)
@@ -128,7 +129,7 @@ def pruned_spec(module: nn.Module, dense: ModelSpec) -> ModelSpec:
     Networks that reshape by numbers of their own (attention heads) and layers whose widths are not recorded
     come to light here, before any training. `module` is left in eval mode.
     """
-    widths = read_widths(module, build(dense.arch, dense.num_classes))
+    widths = read_widths(module, rebuild(dense.model_copy(update={"pruning": None})))
     spec = dense.model_copy(update={"pruning": widths})
     image = next(module.parameters()).new_zeros(1, 3, dense.preprocess.size, dense.preprocess.size)
     try:

@@ -10,7 +10,7 @@ from optkit.core import discover
 from optkit.core.config import Input, StageConfig
 from optkit.core.errors import UsageError, closest
 from optkit.core.types import Format
-from optkit.data.config import DataConfig
+from optkit.data.config import AugmentConfig, TrainingDataConfig
 from optkit.train.config import TrainConfig
 
 CRITERIA = "optkit.stages.prune.criteria"
@@ -44,7 +44,8 @@ class Config(StageConfig):
     distill_weight: float = Field(
         default=0.9, ge=0, le=1, description="Share of the distillation loss from the dense model."
     )
-    data: DataConfig = Field(default_factory=DataConfig)
+    data: TrainingDataConfig = Field(default_factory=TrainingDataConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
 
     def check(self) -> None:

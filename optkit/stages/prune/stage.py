@@ -13,20 +13,17 @@ from torch.nn import functional as F
 
 from optkit.core import discover
 from optkit.core.progress import Reporter
-from optkit.core.types import Artifact, Context, Format, ModelSpec, Output
-from optkit.data.base import Dataset
-from optkit.data.load import check_classes, load_data
+from optkit.core.types import Artifact, Context, Format, Output
+from optkit.data.load import check_classes
 from optkit.data.loading import Batch, batches, calibration_subset
-from optkit.data.training import training_data
 from optkit.measure.cost import module_cost
 from optkit.models.build import classifier, fits_pretrained
 from optkit.models.checkpoint import load_module, save_checkpoint
+from optkit.stages.base import check_training, fabric_for, learning_data, training_images
 from optkit.stages.prune.channels import choose_widths, find_groups, pruned_spec, remove_channels
 from optkit.stages.prune.config import CRITERIA, Config
-from optkit.train.freezing import unfreeze
-from optkit.train.loop import Phase, make_fabric
 from optkit.train.losses.kl import loss as kl_loss
-from optkit.train.objectives import distillation
+from optkit.train.objectives import Objective, distillation
 from optkit.train.trainer import Trainer
 
 
@@ -35,26 +32,37 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     reporter = context.reporter
     source = next(iter(inputs["model"].values()))
     size = source.spec.preprocess.size
-    options = config.train.completed(fits_pretrained(source.spec.arch, size), "all")
-    data = load_data(config.data, reporter)
+    data = learning_data(config.data, config, reporter)
     check_classes(source.spec.class_names, data)
-    images = partial(
-        batches, preprocess=source.spec.preprocess, batch_size=2 * options.batch_size, reporter=reporter
-    )
-    fabric = make_fabric(options, size, config.seed)
+    fabric = fabric_for(config, size, context)
     dense, module = load_module(source), load_module(source)
     classifier(module, source.spec.arch)
+    check_training(module, config.train)
     before = module_cost(dense, size)
+    looked_at = partial(
+        batches, preprocess=source.spec.preprocess, batch_size=2 * config.train.batch_size, reporter=reporter
+    )
     with reporter.track("pruning"):
         sample = calibration_subset(data.train, config.gradient_images, config.seed)
-        prune(module, images(sample), size, config, reporter)
+        prune(module, looked_at(sample), size, config, reporter)
     spec = pruned_spec(module, source.spec.also_trained_on(data.trained_on()))
-    unfreeze(module, options.unfreeze)
-    trainer = Trainer(module, options, fabric, partial(images, data.val), len(data.val), reporter)
+    images, training = training_images(data, [spec.preprocess], config, fabric, reporter)
+    trainer = Trainer(
+        module,
+        config.train,
+        fabric,
+        images,
+        context,
+        config.seed,
+        save=lambda network, path: save_checkpoint(network, spec, path),
+    )
     sample = calibration_subset(data.train, config.statistics_images, config.seed)
-    trainer.refresh_statistics(images(sample), len(sample))
-    direct = trainer.finish()
-    metrics = _recover(trainer, dense, spec, data, config)
+    trainer.refresh_statistics(looked_at(sample), len(sample))
+    direct = trainer.measure()
+    phases = config.train.completed(fits_pretrained(spec.arch, size), "all").schedule_of_phases(head_epochs=0)
+    trainer.fit(phases, _objective(config, dense, trainer), "recover")
+    metrics = trainer.finish()
+    training.report_skipped(reporter)
     after = module_cost(module, size)
     save_checkpoint(module, spec, context.workdir / Format.TORCH.filename)
     return Output(
@@ -71,6 +79,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
                 "top1_before_recovery": direct["top1"],
                 "layers": _layer_widths(module, spec.pruning or {}),
             },
+            **trainer.details(),
         },
     )
 
@@ -98,26 +107,16 @@ def prune(module: nn.Module, images: Iterable[Batch], size: int, config: Config,
         )
 
 
-def _recover(
-    trainer: Trainer, dense: nn.Module, spec: ModelSpec, data: Dataset, config: Config
-) -> dict[str, Any]:
-    """Train the pruned network with the dense one as its teacher; returns its metrics."""
-    options, fabric = trainer.options, trainer.fabric
-    training = training_data(
-        data, [spec.preprocess], options.batch_size, options.crop, config.seed, options.workers
-    )
-    objective = distillation(
-        dense.to(fabric.device),
+def _objective(config: Config, dense: nn.Module, trainer: Trainer) -> Objective:
+    """The dense network is the teacher of the pruned one."""
+    return distillation(
+        dense.to(trainer.fabric.device),
         kl_loss,
+        trainer.label_loss(),
         config.distill_weight,
         config.temperature,
-        options.label_smoothing,
-        fabric.autocast,
+        trainer.fabric.autocast,
     )
-    trainer.fit(Phase("recover", options, training.steps, training.epoch, objective))
-    metrics = trainer.finish()
-    training.report_skipped(trainer.reporter)
-    return metrics
 
 
 def accumulate_gradients(module: nn.Module, images: Iterable[Batch]) -> None:

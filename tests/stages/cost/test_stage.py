@@ -16,6 +16,26 @@ def test_an_architecture(context):
     assert output.details["not_counted"]["SiLU"] == 49
 
 
+def test_the_formulas_beside_the_count(context):
+    details = run(Config(arch="b0", size=64), {}, context).details
+    first, *reasons, last = details["formula"]
+    for name in ("flops", "params"):
+        assert first[name] + sum(row[name] for row in reasons) == last[name]
+    assert first["flops"] == sum(layer["formula_flops"] for layer in details["layers"])
+    assert first["params"] == sum(layer["formula_params"] for layer in details["layers"])
+    stem = details["layers"][0]
+    assert stem["formula_flops"] == 2 * 64 * 64 * 3 * 32 * 9
+    assert stem["why"] == "stride, padding ×0.25, no bias"
+    assert "squeeze-and-excitation" in details["never_counted"]
+    assert details["separable_flops"] < last["flops"]
+
+
+def test_a_scaled_network(context):
+    output = run(Config(arch="b0-d1.20-w1.10-r64"), {}, context)
+    assert output.metrics["size"] == 64
+    assert output.metrics["params"] == 9_109_994  # B2's
+
+
 def test_size_and_classes_matter(context):
     small = run(Config(arch="lite0", size=32, num_classes=10), {}, context).metrics
     large = run(Config(arch="lite0", size=64, num_classes=1000), {}, context).metrics

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from optkit.core.errors import UsageError
 from optkit.stages.evaluate.config import Config
@@ -29,6 +30,12 @@ def test_metrics_and_details(context, colour_model, colour_photos):
         "recall",
         "ece",
         "top1_interval",
+        "top5_interval",
+        "loss_interval",
+        "f1_interval",
+        "precision_interval",
+        "recall_interval",
+        "ece_interval",
     }
     assert (output.metrics["top1"], output.metrics["n"], output.metrics["f1"]) == (1.0, 30, 1.0)
     assert output.metrics["top1_interval"][0] < 1.0
@@ -39,6 +46,50 @@ def test_metrics_and_details(context, colour_model, colour_photos):
     assert len(output.details["files"]) == 30
     assert [row["n"] for row in output.details["per_class"]] == [10, 10, 10]
     assert output.details["skipped"] == []
+    assert output.details["confusions"] == output.details["mistakes"] == []
+
+
+def test_every_figure_lies_in_its_interval_which_follows_the_seed(context, colour_model, colour_photos):
+    model = colour_model()
+    for index in range(5):  # half of what lies in "green" is red
+        red = colour_photos / "val" / "red" / f"{index}.png"
+        (colour_photos / "val" / "green" / f"{index}.png").write_bytes(red.read_bytes())
+    found, other = (evaluate(context, model, data=str(colour_photos), seed=seed).metrics for seed in (0, 1))
+    for name in ("top1", "precision", "recall", "f1", "ece", "loss"):
+        low, high = found[f"{name}_interval"]
+        assert low < found[name] < high, name
+    assert found["top5_interval"] is None  # of three classes
+    assert found["f1_interval"] != other["f1_interval"]
+    assert found["f1"] == other["f1"]
+
+
+def test_mistakes_are_shown_the_worst_first(context, colour_model, colour_photos):
+    """One photo lies in the wrong folder and is clearly red, another one is nearly grey."""
+    red, green = colour_photos / "val" / "red", colour_photos / "val" / "green"
+    Image.new("RGB", (400, 200), (255, 0, 0)).save(green / "0.png")
+    Image.new("RGB", (20, 24), (90, 100, 80)).save(red / "0.png")
+    output = evaluate(context, colour_model(), data=str(colour_photos))
+    first, second = output.details["mistakes"]
+    assert (first["label"], first["prediction"], first["image"]) == ("green", "red", "mistakes/00.jpg")
+    assert (second["label"], second["prediction"]) == ("red", "green")
+    assert first["p"] > second["p"] > 1 / 3
+    assert first["file"].endswith("green/0.png")
+    with Image.open(context.workdir / first["image"]) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (160, 80))
+        assert picture.getpixel((80, 40))[0] > 200
+    confusions = [(row["label"], row["prediction"], row["n"]) for row in output.details["confusions"]]
+    assert sorted(confusions) == [("green", "red", 1), ("red", "green", 1)]
+
+
+def test_twelve_mistakes_are_enough(context, colour_model, colour_photos):
+    for index in range(10):
+        for target in ("green", "blue"):
+            source = colour_photos / "val" / "red" / f"{index}.png"
+            (colour_photos / "val" / target / f"{index}.png").write_bytes(source.read_bytes())
+    output = evaluate(context, colour_model(), data=str(colour_photos))
+    assert len(output.details["mistakes"]) == len(list((context.workdir / "mistakes").iterdir())) == 12
+    assert [row["n"] for row in output.details["confusions"]] == [10, 10]
+    assert all(row["prediction"] == "red" for row in output.details["confusions"])
 
 
 def test_the_order_of_the_models_classes_does_not_matter(context, colour_model, colour_photos):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -39,6 +40,22 @@ def test_a_folder_in_more_than_one_batch(context, colour_model, colour_photos):
 def test_a_pattern(context, colour_model, colour_photos):
     output = predict(context, colour_model(), colour_photos / "val" / "*" / "1.png")
     assert [entry["top"][0]["class"] for entry in output.details["predictions"]] == ["blue", "green", "red"]
+
+
+def test_a_pattern_searches_every_sub_folder(context, colour_model, colour_photos):
+    output = predict(context, colour_model(), colour_photos / "**" / "*.png")
+    assert len(output.details["predictions"]) == 60
+
+
+def test_answers_as_a_table(context, colour_model, colour_photos):
+    output = predict(context, colour_model(), colour_photos / "val" / "red", top_k=2)
+    with (context.workdir / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["file", "class_1", "p_1", "class_2", "p_2"]
+    for row, answer in zip(rows, output.details["predictions"], strict=True):
+        assert row["file"] == answer["file"]
+        assert [row["class_1"], row["class_2"]] == [top["class"] for top in answer["top"]]
+        assert float(row["p_1"]) == pytest.approx(answer["top"][0]["p"], abs=1e-6)
 
 
 def test_corrupt_images_are_listed_with_the_reason(context, colour_model, colour_photos):

@@ -1,0 +1,78 @@
+"""A classifier's answers image by image, and the figures that need all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optkit.measure.statistics import bootstrap, wilson
+
+ECE_BINS = 15  # Guo et al. 2017, arXiv 1706.04599
+FIGURES = ("precision", "recall", "f1", "ece", "loss")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One entry an image: true and predicted class, probability of the prediction, cross-entropy."""
+
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    confidences: NDArray[np.float64]
+    losses: NDArray[np.float64]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which images were classified correctly."""
+        return self.labels == self.predictions
+
+    def figures(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`FIGURES` of the images, where image i counts `weights[i]` times.
+
+        Precision, recall and F1 are means over the classes that the images show.
+        """
+        images = np.bincount(self.labels, weights)
+        guessed = np.bincount(self.predictions, weights, minlength=len(images))[: len(images)]
+        hits = np.bincount(self.labels[self.right], weights[self.right], minlength=len(images))
+        shown = images > 0
+        images, guessed, hits = images[shown], guessed[shown], hits[shown]
+        precision = hits / np.maximum(guessed, 1)
+        return np.array(
+            [
+                precision.mean(),
+                (hits / images).mean(),
+                (2 * hits / (images + guessed)).mean(),
+                self._calibration_error(weights),
+                np.average(self.losses, weights=weights),
+            ]
+        )
+
+    def _calibration_error(self, weights: NDArray[np.int64]) -> float:
+        """Σ over bins of confidence of |right answers − sum of confidences|, per image (Guo et al., eq. 3)."""
+        bins = (self.confidences * ECE_BINS).astype(np.int64)
+        return float(
+            np.abs(np.bincount(bins, weights * (self.right - self.confidences))).sum() / weights.sum()
+        )
+
+    def intervals(self, seed: int) -> list[list[float]]:
+        """95 % intervals of `FIGURES`, by bootstrap over the images.
+
+        Without a single mistake resampling cannot show one: there, the first three get Wilson's bound for as
+        many images as would know the mean over the classes equally well if the classes were equally large.
+        """
+        low, high = bootstrap(self.figures, len(self.labels), seed).T
+        low = np.maximum(low, 0)
+        high[:4] = np.minimum(high[:4], 1)
+        if self.right.all():
+            counts = np.unique(self.labels, return_counts=True)[1]
+            equal = max(1, round(len(counts) ** 2 / (1 / counts).sum()))
+            low[:3] = wilson(equal, equal)[0]
+        return [[float(a), float(b)] for a, b in zip(low, high, strict=True)]
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The answers of several batches as one; at least one batch."""
+    columns = ("labels", "predictions", "confidences", "losses")
+    return Answers(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
