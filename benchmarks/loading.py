@@ -36,7 +36,7 @@ from optkit.core.types import Preprocess
 from optkit.data.augment import CHANCES, Augmentation
 from optkit.data.base import Dataset, ImageSet, Listing
 from optkit.data.config import AugmentConfig, DataConfig, class_folders, shares
-from optkit.data.images import is_image
+from optkit.data.files import is_image
 from optkit.data.loading import batches, read_input
 from optkit.data.sources import imagefolder
 from optkit.data.training import training_data

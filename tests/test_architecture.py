@@ -37,6 +37,8 @@ HEAVY = {
     "huggingface_hub",
     "datasets",
     "fsspec",
+    "aiohttp",
+    "pyarrow",
     "onnx",
     "onnxscript",
     "onnx_ir",
@@ -47,6 +49,7 @@ HEAVY = {
     "numpy",
     "sklearn",
     "PIL",
+    "simplejpeg",
     "plotly",
     "jinja2",
 }

@@ -116,6 +116,9 @@ def execute(arguments: list[str]) -> int:
 
 
 def _bug() -> int:
+    if rank := process_rank():  # mostly because the main process stopped with an error of its own
+        _console.err.print(f"process {rank} stopped: {sys.exc_info()[1]}", markup=False, highlight=False)
+        return errors.EXIT_BUG
     traceback.print_exc()
     _console.err.print("[bold red]This is a bug in optkit.[/] Please report it with the text above.")
     return errors.EXIT_BUG

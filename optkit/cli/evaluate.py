@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
 from optkit.cli._run import Done, StageCommand
+from optkit.report.findings import FIGURES
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
@@ -13,12 +14,15 @@ if TYPE_CHECKING:
 HELP = """Measure the accuracy of a model file itself, whatever its format.
 
 Every figure comes with its 95 % interval; --out keeps thumbnails of the worst mistakes.
+OpenVINO reads ONNX files: give one with --runtime openvino.
 
 [bold]Examples[/]
 
     optkit evaluate ft/ --data photos/
 
-    optkit evaluate int8/ --data photos/ --runtime openvino --out evaluation/
+    optkit evaluate int8/ --data photos/ --out evaluation/
+
+    optkit evaluate model.onnx --runtime openvino --data photos/
 
     optkit evaluate model.onnx --data val.csv --size 224 --crop-pct 0.875 --json
 """
@@ -31,15 +35,6 @@ def to_json(artifact: Artifact) -> dict[str, Any]:
     )
 
 
-FIGURES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "precision": "precision (mean over classes)",
-    "recall": "recall (mean over classes)",
-    "f1": "F1 (mean over classes)",
-    "ece": "calibration error (ECE)",
-    "loss": "loss (cross-entropy)",
-}
 SHOWN = 5  # classes, confusions, mistakes
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
 from optkit.cli._run import StageCommand
+from optkit.report.findings import AGREEMENT
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 HELP = """Show where in the images a model finds its evidence, and whether a second model looks there too.
 
 Writes one PNG per image into maps/: the photo, and the photo under the model's map for the class it predicted
-(of two models: for the class that the first predicted). Mistakes come first.
+(of two models: for the class that the first predicted). Mistakes come first. Two models' agreement is measured
+on images drawn at random, not on these.
 
 [bold]Examples[/]
 
@@ -26,13 +28,6 @@ Writes one PNG per image into maps/: the photo, and the photo under the model's 
 
     optkit explain ft/ --images 'new/**/*.jpg' --layer blocks.4
 """
-
-AGREEMENT = {
-    "pearson": "correlation of the maps (Pearson)",
-    "spearman": "correlation of their ranks (Spearman)",
-    "iou": "overlap of their highest fifths (IoU)",
-    "prediction_agreement": "same prediction",
-}
 
 
 def to_json(artifact: Artifact) -> dict[str, Any]:
@@ -58,7 +53,8 @@ def show(artifact: Artifact) -> None:
     columns = ["picture", "image", "is", "taken for", "other model"]
     _console.table(f"explain: {artifact.path}", columns[: len(rows[0])], rows)
     if "iou" in manifest.metrics:
-        _console.table("agreement", ["", "mean", "95 % interval"], _agreement(manifest.metrics))
+        title = f"agreement, {manifest.metrics['agreement_n']} images drawn at random"
+        _console.table(title, ["", "mean", "95 % interval"], _agreement(manifest.metrics))
 
 
 def _agreement(metrics: dict[str, Any]) -> list[list[str]]:

@@ -18,7 +18,8 @@ SERVICES = ("core", "data", "models", "train", "graph", "runtimes", "measure")
 def of_value(value: Any) -> str:
     """Digest of anything JSON can hold; independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    # File names that are not UTF-8 hold surrogates.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def of_file(path: Path) -> str:

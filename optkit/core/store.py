@@ -22,6 +22,9 @@ from optkit.core import fingerprint, machine
 from optkit.core.errors import InputError
 from optkit.core.types import MANIFEST, Artifact, FileEntry, Format, Manifest
 
+POLL_SECONDS = 0.2
+SCRATCH_DAYS = 30  # what a killed run left is removed when nobody went on with it for so long
+
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest in folder `path`; InputError when it is absent or broken. The files may be elsewhere."""
@@ -40,10 +43,6 @@ def read_manifest(path: Path) -> Manifest:
             why=f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}",
             hint="It was changed by hand or written by another version; run the step again.",
         ) from None
-
-
-POLL_SECONDS = 0.2
-SCRATCH_DAYS = 30  # what a killed run left is removed when nobody went on with it for so long
 
 
 def read_artifact(path: Path) -> Artifact:

@@ -52,11 +52,11 @@ class Augmentation:
     flip: bool
 
     def crop(self, chances: NDArray[np.float64]) -> Crop:
-        """A crop of at least `min_crop` of the image, of its aspect ratio times 4:5 to 5:4."""
+        """A crop of at least `min_crop` of the image, of its aspect ratio times 4:5 to 5:4, as far as that fits."""
         area, aspect, left, top, mirrored = chances[:5].tolist()
         area = 1 - area * (1 - self.config.min_crop)
-        aspect = (5 / 4) ** (2 * aspect - 1)
-        width, height = min(1.0, (area * aspect) ** 0.5), min(1.0, (area / aspect) ** 0.5)
+        aspect = min(max((5 / 4) ** (2 * aspect - 1), area), 1 / area)
+        width, height = min(1.0, (area * aspect) ** 0.5), min(1.0, (area / aspect) ** 0.5)  # 1 + 1e-16
         return Crop(left * (1 - width), top * (1 - height), width, height, self.flip and mirrored < 0.5)
 
     def __call__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -20,6 +21,8 @@ from optkit.core.types import TrainedOn
 
 SAMPLE = 64  # enough to notice a set of which only a tenth is asked for
 DESCRIBED = 256  # images whose headers the data card is made of
+# What Pillow raises for damaged files.
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class CorruptImage(Exception):
@@ -79,10 +82,10 @@ class ImageSet:
                 warnings.simplefilter("ignore")
                 with Image.open(io.BytesIO(self.read_image(index))) as image:
                     size = image.size
-                    # Asking a PNG for it would decode it whole.
-                    exif = image.getexif() if image.format in ("JPEG", "MPO", "TIFF", "WEBP") else {}
+                    # Asking a PNG for it would decode it whole; the size of a TIFF is upright.
+                    exif = image.getexif() if image.format in ("JPEG", "MPO", "WEBP", "AVIF") else {}
                     turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except DECODE_ERRORS as error:
             raise CorruptImage(str(error)) from None
         return image.format or "unknown", size[::-1] if turned else size
 
@@ -121,7 +124,8 @@ class Leaks:
     """Images that lie on both sides of the split, or in training under several classes.
 
     `exact` and `near` count validation images with a copy in training, `contradictory` training images whose
-    copy has another class, `checked` the images looked at. `pairs`: (training id, other id, kind), the first 50.
+    copy has another class, `checked` the images looked at. `content_only` of these are drawn, flat or under 32
+    pixels: near copies of them are not found. `pairs`: (training id, other id, kind), the first 50.
     """
 
     exact: int
@@ -129,6 +133,7 @@ class Leaks:
     contradictory: int
     checked: int
     pairs: list[tuple[str, str, str]]
+    content_only: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from optkit.core import discover, fingerprint
 from optkit.core.config import Config
-from optkit.core.errors import InputError, MissingError, closest
+from optkit.core.errors import InputError, MissingError, UsageError, closest
 from optkit.data import hub, shards
 from optkit.data.shards import VALIDATION_NAMES
 from optkit.data.table import read_table
@@ -117,6 +117,14 @@ class AugmentConfig(Config):
     @classmethod
     def _from_switch(cls, value: Any) -> Any:
         return {"enabled": value} if isinstance(value, bool) else value
+
+    def check(self) -> None:
+        """Nothing is asked for that the main switch turns off."""
+        if lost := [name for name in ("randaugment", "erasing") if getattr(self, name) and not self.enabled]:
+            raise UsageError(
+                f"{' and '.join(lost)} would do nothing, as augmentation is off.",
+                hint=f"Leave out {' and '.join(lost)}, or enabled: false.",
+            )
 
 
 def _check_path(path: str) -> None:

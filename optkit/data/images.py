@@ -9,19 +9,23 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from optkit.data.base import CorruptImage
+from optkit.data.base import DECODE_ERRORS, CorruptImage
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# Kinds of pictures that are not read: told of, as their absence would not be noticed.
+UNREAD_SUFFIXES = frozenset(
+    (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".exr", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw")
+)
 MAX_PIXELS = 178_956_970  # where Pillow refuses, too
+MAX_RATIO = 100  # long side over short: resized to a short side of 256 pixels, more would fill the memory
+MAX_IMAGE_BYTES = 1 << 28
 APP1, START_OF_SCAN = b"\xff\xe1", b"\xff\xda"
 
 
-def is_image(path: Path) -> bool:
-    """Whether the file's ending is that of an image."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def is_unread_image(path: Path) -> bool:
+    """Whether the file's ending is that of an image of a kind that is not read."""
+    return path.suffix.lower() in UNREAD_SUFFIXES and not path.name.startswith(".")
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -54,7 +58,8 @@ def decode_pixels(data: bytes, min_side: int = 0) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of oddities in files that decode all the same
             with Image.open(io.BytesIO(data)) as image:
-                return np.array(_upright_rgb(image))
+                _check_shape(image)
+                return _upright_rgb(image)
     except DECODE_ERRORS as error:
         raise CorruptImage(_reason(error)) from None
 
@@ -65,7 +70,7 @@ def _decode_jpeg(data: bytes, min_side: int) -> NDArray[np.uint8] | None:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours in ("CMYK", "YCCK") or width * height > MAX_PIXELS:
+        if colours in ("CMYK", "YCCK") or width * height > MAX_PIXELS or _is_narrow(width, height):
             return None
         factor = _reduction(width, height, min_side)
         pixels = simplejpeg.decode_jpeg(
@@ -117,15 +122,24 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith(("I", "F")):
-        upright = _to_8_bit(upright)
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-    return upright.convert("RGB")
+def _is_narrow(width: int, height: int) -> bool:
+    return max(width, height) > MAX_RATIO * min(width, height)
+
+
+def _check_shape(image: Image.Image) -> None:
+    if _is_narrow(*image.size):
+        raise CorruptImage("too narrow")
+
+
+def _upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    image.load()  # before EXIF is asked for: a TIFF is turned by it
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return _upright(np.array(image.convert("RGB")), orientation)
 
 
 def identity(class_name: str, path: Path) -> str:
@@ -158,7 +172,8 @@ def quick_check(path: Path) -> str | None:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 kind = image.format
-    except DECODE_ERRORS as error:
+                _check_shape(image)
+    except (CorruptImage, *DECODE_ERRORS) as error:
         return _reason(error)
     if kind == "JPEG":
         with path.open("rb") as stream:

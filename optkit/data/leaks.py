@@ -32,13 +32,14 @@ MIN_CORRELATION = 0.9
 MIN_DETAIL = 2.0  # standard deviation of 0…255 below which a picture shows nothing to compare
 NO_PICTURE = np.zeros((SIDE, SIDE), np.uint8)
 SHOWN_PAIRS = 50
+MAX_ALIKE = 500  # pictures of alike hashes that one is compared with: the hash of a bare one says little
 
 Pair = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class _Prints:
-    """What tells the images of one share apart: `digests`, 64-bit `hashes` and `pictures` (n, SIDE, SIDE).
+    """What tells the images of one share apart: `digests`, 64-bit `hashes` and `details` (n, …) of pictures.
 
     `indices` are theirs in the share; images that cannot be decoded are left out.
     """
@@ -46,7 +47,7 @@ class _Prints:
     indices: list[int]
     digests: list[bytes]
     hashes: NDArray[np.uint64]
-    pictures: NDArray[np.uint8]
+    details: NDArray[np.float32]
 
 
 def with_leaks(dataset: Dataset, config: TrainingDataConfig, reporter: Reporter) -> Dataset:
@@ -85,7 +86,12 @@ def find_leaks(dataset: Dataset, reporter: Reporter) -> Leaks:
             *((train.ids[i], val.ids[j], "near") for i, j in near),
             *((train.ids[i], train.ids[j], "contradictory") for i, j in contradictory),
         ][:SHOWN_PAIRS],
+        content_only=sum(int((~share.details.any(1)).sum()) for share in prints),
     )
+    if leaks.content_only and train.read_image is not None:
+        reporter.info(
+            f"{leaks.content_only:,} images are flat or under {SIDE} pixels: only exact copies of them are found."
+        )
     if leaks.pairs:
         reporter.warn(_warning(leaks, len(chosen_val)))
     return leaks
@@ -129,7 +135,10 @@ def _collect(found: list[tuple[int, bytes, NDArray[np.uint8]] | None]) -> _Print
     good = [one for one in found if one is not None]
     pictures = np.array([picture for _, _, picture in good], np.uint8).reshape(-1, SIDE, SIDE)
     return _Prints(
-        [index for index, _, _ in good], [digest for _, digest, _ in good], _hashes(pictures), pictures
+        [index for index, _, _ in good],
+        [digest for _, digest, _ in good],
+        _hashes(pictures),
+        _details(pictures),
     )
 
 
@@ -152,18 +161,19 @@ def _exact(train: _Prints, val: _Prints) -> list[tuple[int, int]]:
 def _near(train: _Prints, val: _Prints, known: set[int]) -> list[tuple[int, int]]:
     """The same for near copies; validation images in `known` are left out."""
     pairs = []
-    if not train.indices:
-        return pairs
-    unit_train, unit_val = _details(train.pictures), _details(val.pictures)
-    for row, index in enumerate(val.indices):
+    rows = np.flatnonzero(train.details.any(1))
+    hashes = train.hashes[rows]
+    for row in np.flatnonzero(val.details.any(1)).tolist():
         # Every pair is compared: at LIMIT that is two seconds, of which an index would save little.
-        distance = np.bitwise_count(train.hashes ^ val.hashes[row])
+        distance = np.bitwise_count(hashes ^ val.hashes[row])
         alike = np.flatnonzero(distance <= MAX_DISTANCE)
-        if index in known or not len(alike):
+        if val.indices[row] in known or not len(alike):
             continue
-        correlation = unit_train[alike] @ unit_val[row]
+        if len(alike) > MAX_ALIKE:
+            alike = alike[np.argsort(distance[alike], kind="stable")[:MAX_ALIKE]]
+        correlation = train.details[rows[alike]] @ val.details[row]
         if correlation.max() >= MIN_CORRELATION:
-            pairs.append((train.indices[alike[correlation.argmax()]], index))
+            pairs.append((train.indices[rows[alike[correlation.argmax()]]], val.indices[row]))
     return pairs
 
 

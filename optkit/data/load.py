@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -65,7 +66,24 @@ def check_classes(class_names: tuple[str, ...], dataset: Dataset) -> None:
 def _list(path: str, config: DataConfig) -> Listing:
     source = discover.load("optkit.data.sources", source_name(path), "data source")
     listing: Listing = source.load(path, config)
-    return listing
+    train, *val = (_printable_set(share) for share in (listing.train, listing.val) if share is not None)
+    corrupt = [{name: _printable(text) for name, text in entry.items()} for entry in listing.corrupt]
+    return replace(listing, train=train, val=val[0] if val else None, corrupt=corrupt)
+
+
+def _printable(text: str) -> str:
+    """File names that are not UTF-8 with the odd bytes spelled out, as in `caf\\udce9.jpg`."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _printable_set(images: ImageSet) -> ImageSet:
+    if odd := [name for name in images.class_names if _printable(name) != name]:
+        raise InputError(
+            f"The class name {_printable(odd[0])!r} is not valid text.",
+            why="It is not UTF-8.",
+            hint="Rename the class, in ASCII say.",
+        )
+    return replace(images, ids=tuple(map(_printable, images.ids)))
 
 
 def _with_validation(listing: Listing, other: Listing) -> Listing:
@@ -151,6 +169,13 @@ def _refused(corrupt: list[dict[str, str]]) -> InputError:
 
 
 def _describe(corrupt: list[dict[str, str]]) -> str:
-    shown = ", ".join(f"{entry['file']} ({entry['reason']})" for entry in corrupt[:5])
+    seen: Counter[str] = Counter()
+    ranks = []
+    for entry in corrupt:
+        ranks.append(seen[entry["reason"]])
+        seen[entry["reason"]] += 1
+    # Every reason once before any twice.
+    order = sorted(range(len(corrupt)), key=ranks.__getitem__)[:5]
+    shown = ", ".join(f"{corrupt[i]['file']} ({corrupt[i]['reason']})" for i in order)
     more = f" and {len(corrupt) - 5} more" if len(corrupt) > 5 else ""
     return f"{len(corrupt)} corrupt image{'s' if len(corrupt) > 1 else ''}: {shown}{more}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.core import discover, fingerprint
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, MissingError
 
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
 SHARES = ("train", *VALIDATION_NAMES)
@@ -37,6 +38,8 @@ def find_shards(path: str) -> list[str]:
     if Path(path).is_dir():
         return [str(file) for file in _in_folder(Path(path))]
     found = list(islice(_braces(path), MAX_SHARDS + 1))
+    if not found:
+        raise InputError(f"{path!r} means no file.", hint="Give ranges upwards, such as {0..3}.")
     if len(found) > MAX_SHARDS:
         raise InputError(f"{path!r} means more than {MAX_SHARDS:,} files.", hint="Give a narrower range.")
     if wrong := [name for name in found if not name.split("?")[0].lower().endswith(".tar")]:
@@ -97,9 +100,38 @@ def short_names(files: list[str]) -> list[str]:
     return ["/".join(file.split("/")[common:]) for file in files]
 
 
-def classes_file(shards: list[str]) -> str:
-    """Where the class names would lie: beside the first shard."""
-    return shards[0].split("?")[0].rpartition("/")[0] + "/" + CLASSES if "/" in shards[0] else CLASSES
+def classes_file(shards: list[str]) -> tuple[str, bytes] | None:
+    """Name and content of classes.txt: beside the first shard or, if that is in train/ or val/, above; None: absent."""
+    folder, slash, _ = shards[0].split("?")[0].rpartition("/")
+    above, _, name = folder.rpartition("/")
+    places = [folder + slash, *([f"{above}/" if "/" in folder else ""] if name in SHARES else [])]
+    for file in (place + CLASSES for place in places):
+        try:
+            return file, _read_url(file) if is_remote(file) else Path(file).read_bytes()
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def _read_url(url: str) -> bytes:
+    """A small file; FileNotFoundError where the server has none or, as storage services do, forbids to look."""
+    import aiohttp  # an extra
+
+    try:
+        data: bytes = remote(url).cat_file(url)
+    except aiohttp.ClientResponseError as error:
+        if error.status in (403, 410):
+            raise FileNotFoundError(url) from None
+        raise unreachable(url, error) from None
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise unreachable(url, error) from None
+    return data
+
+
+def unreachable(url: str, error: Exception) -> MissingError:
+    """What a failing network is told as."""
+    why = str(error) or type(error).__name__
+    return MissingError(f"{url!r} cannot be read.", why=why, hint="Check the network, then resume.")
 
 
 def remote_info(url: str) -> dict[str, Any]:
@@ -116,7 +148,7 @@ def remote_info(url: str) -> dict[str, Any]:
 
 
 def fingerprint_of(shards: list[str]) -> str:
-    """Name, size and age of every shard: their content is not read."""
+    """Name, size and age of every shard, whose content is not read, and the class names."""
     rows: list[list[Any]]
     if is_remote(shards[0]):
         with ThreadPoolExecutor(16) as pool:
@@ -128,8 +160,8 @@ def fingerprint_of(shards: list[str]) -> str:
     else:
         files = zip(short_names(shards), map(os.stat, shards), strict=True)
         rows = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
-        if os.path.isfile(classes_file(shards)):
-            rows.append([CLASSES, fingerprint.of_file(Path(classes_file(shards))), None])
+    if classes := classes_file(shards):
+        rows.append([CLASSES, hashlib.sha256(classes[1]).hexdigest(), None])
     return fingerprint.of_value(rows)
 
 

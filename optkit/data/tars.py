@@ -6,6 +6,7 @@ Nothing is unpacked, and what a tar claims of itself is not trusted.
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 import time
 from collections.abc import Iterator
@@ -14,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from optkit.core.errors import InputError, MissingError
+from optkit.core.errors import InputError
 from optkit.data.base import CorruptImage
-from optkit.data.images import is_image
-from optkit.data.shards import is_remote, remote, remote_info
+from optkit.data.files import is_image
+from optkit.data.images import MAX_IMAGE_BYTES
+from optkit.data.shards import is_remote, remote, remote_info, unreachable
 
-MAX_IMAGE_BYTES = 1 << 28
 MAX_LABEL_BYTES = 1 << 20  # of a .cls or .json, and of a header that claims to be long
 REMOTE_BLOCK_BYTES = 1 << 20  # read at once while walking from header to header
 PAUSES = (0, 0.3, 1)  # seconds before every attempt to read over the network
@@ -38,10 +39,11 @@ class TarImage:
 
 @dataclass
 class _Sample:
-    """The files of one name in a tar."""
+    """The files of one name in a tar, and whether something wrong with them was told of."""
 
     image: tuple[str, int, int] | None = None
     label: str | None = None
+    is_reported: bool = False
 
 
 @dataclass
@@ -61,7 +63,8 @@ def index_tar(shard: str, short: str) -> tuple[list[TarImage], list[dict[str, st
             tarfile.open(fileobj=_Headers(stream, shard), mode="r:") as archive,
         ):
             _walk(archive, length, walk)
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+    # Recursion: a long name that belongs to a long name, and so on.
+    except (tarfile.TarError, OSError, ValueError, EOFError, RecursionError) as error:
         if not walk.samples:
             raise InputError(
                 f"{shard!r} is not a readable tar file.",
@@ -72,6 +75,8 @@ def index_tar(shard: str, short: str) -> tuple[list[TarImage], list[dict[str, st
     images = []
     for key, sample in walk.samples.items():
         if sample.image is None:
+            if sample.label is not None and not sample.is_reported:
+                walk.corrupt.append({"file": key, "reason": "no image that is read"})
             continue
         name, offset, size = sample.image
         if sample.label is None:
@@ -98,6 +103,7 @@ def _walk(archive: tarfile.TarFile, length: int, walk: _Walk) -> None:
         try:
             _add(sample, archive, member, ending.lower(), length)
         except CorruptImage as error:
+            sample.is_reported = True
             walk.corrupt.append({"file": member.name, "reason": str(error)})
 
 
@@ -117,8 +123,8 @@ def _add(
         sample.image = (member.name, member.offset_data, member.size)
 
 
-def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> str:
-    """The class name or number in a .cls or .json file."""
+def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> str | None:
+    """The class name or number in a .cls or .json file; None for -1, the label of images for contests."""
     stream = archive.extractfile(member)
     if stream is None or member.size > MAX_LABEL_BYTES:
         raise CorruptImage("too large a label")
@@ -129,7 +135,7 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> st
         raise CorruptImage("not a label") from None
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise CorruptImage("no label in it")
-    return str(value)
+    return None if re.fullmatch(r"-\d+", str(value)) else str(value)
 
 
 class _Headers:
@@ -146,7 +152,7 @@ class _Headers:
         try:
             return self._stream.read(count)
         except self._failures as error:
-            raise _unreachable(self._shard, error) from None
+            raise unreachable(self._shard, error) from None
 
 
 @contextmanager
@@ -189,7 +195,7 @@ def _read_remote(image: TarImage) -> bytes:
                 image.shard, start=image.offset, end=image.offset + image.size
             )
         except _network_errors() as error:
-            failure = _unreachable(image.shard, error)
+            failure = unreachable(image.shard, error)
         else:
             if len(found) > image.size:
                 raise InputError(
@@ -201,27 +207,7 @@ def _read_remote(image: TarImage) -> bytes:
     raise failure
 
 
-def read_url(url: str) -> bytes:
-    """A small file; FileNotFoundError where the server has none or, as storage services do, forbids to look."""
-    import aiohttp  # an extra
-
-    try:
-        data: bytes = remote(url).cat_file(url)
-    except aiohttp.ClientResponseError as error:
-        if error.status in (403, 410):
-            raise FileNotFoundError(url) from None
-        raise _unreachable(url, error) from None
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise _unreachable(url, error) from None
-    return data
-
-
 def _network_errors() -> tuple[type[Exception], ...]:
     import aiohttp  # an extra
 
     return OSError, aiohttp.ClientError, TimeoutError
-
-
-def _unreachable(url: str, error: Exception) -> MissingError:
-    why = str(error) or type(error).__name__
-    return MissingError(f"{url!r} cannot be read.", why=why, hint="Check the network, then resume.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -75,7 +76,12 @@ class TrainingData:
         return len(self._images) // self.batch_size
 
     def epoch(self, number: int, start: int = 0) -> Iterator[TrainingBatch]:
-        """The batches of epoch `number` from step `start` on, in that epoch's own random order."""
+        """The batches of epoch `number` from step `start` on, in that epoch's own random order.
+
+        Corrupt images are left out. Where nothing remains of this process's share of a batch, it is the first
+        decodable images of the training set as in evaluation: there are always `steps` batches, or several
+        processes would wait for each other. InputError when no image can be decoded.
+        """
         config, size = self._augmentation.config, self.batch_size
         rng = np.random.default_rng([self._seed, number])
         order = ORDERS[config.sampling](self._images.labels, rng)
@@ -88,6 +94,8 @@ class TrainingData:
             for step in range(start, self.steps)
         )
         for views, indices in self._rendered(requests, self._preprocesses):
+            if not len(indices):
+                views, indices = self._replacement()
             labels = torch.from_numpy(self._images.labels[indices])
             yield TrainingBatch(views, labels, torch.from_numpy(indices))
 
@@ -111,8 +119,9 @@ class TrainingData:
             ]
             for first in range(0, len(own), size)
         )
-        for (pixels,), indices in self._rendered(requests, self._preprocesses[:1]):
-            yield Batch(pixels.numpy(), images.labels[indices], indices)
+        for views, indices in self._rendered(requests, self._preprocesses[:1]):
+            if len(indices):
+                yield Batch(views[0].numpy(), images.labels[indices], indices)
         self.report_skipped(reporter)
 
     def report_skipped(self, reporter: Reporter) -> None:
@@ -124,7 +133,10 @@ class TrainingData:
     def _rendered(
         self, requests: Iterable[list[_Request]], preprocesses: list[Preprocess]
     ) -> Iterator[tuple[list[torch.Tensor], NDArray[np.int64]]]:
-        """Normalised views and image indices of each list of requests; corrupt images are left out."""
+        """Normalised views and image indices of each list of requests; corrupt images are left out.
+
+        Without any views where all are corrupt.
+        """
         loader = DataLoader(
             _Renderer(self._images, preprocesses, self._augmentation),
             batch_sampler=requests,
@@ -134,9 +146,24 @@ class TrainingData:
         )
         for views, good, corrupt in loader:
             self.skipped.update(self._images.ids[index] for index in corrupt)
-            if good:
-                pairs = zip(views, preprocesses, strict=True)
-                yield [normalise_planes(view, preprocess) for view, preprocess in pairs], np.array(good)
+            pairs = zip(views, preprocesses, strict=False)
+            yield (
+                [normalise_planes(view, preprocess) for view, preprocess in pairs],
+                np.array(good, np.int64),
+            )
+
+    def _replacement(self) -> tuple[list[torch.Tensor], NDArray[np.int64]]:
+        """As many images as this process's share of a batch has, from the beginning of the set."""
+        renderer = _Renderer(self._images, self._preprocesses, self._augmentation)
+        rendered = (renderer[_Request(index)] for index in range(len(self._images)))
+        found = list(islice((one for one in rendered if one[1]), self.batch_size // self._world))
+        if not found:
+            raise InputError(
+                "No training image can be decoded.", hint="Check the images, or give --strict to see why."
+            )
+        stacked, good, _ = _stack(found)
+        pairs = zip(stacked, self._preprocesses, strict=True)
+        return [normalise_planes(view, preprocess) for view, preprocess in pairs], np.array(good, np.int64)
 
 
 class _Renderer(TorchDataset[_Rendered]):

@@ -17,6 +17,8 @@ from optkit.measure.answers import FIGURES, Answers, joined
 from optkit.measure.statistics import wilson
 
 MAX_CONFUSION = 100  # classes up to which the whole matrix is kept
+SOFTMAX_TOLERANCE = 1e-3  # of the sum of a row: FP16 rounds it
+SEVERAL = 4  # images whose answers show whether the model ends with a softmax
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -150,10 +152,10 @@ def measure_accuracy(
 
     `progress` gets the number of images of every batch.
     """
-    tally = _Tally(len(class_names))
+    tally, logits = _Tally(len(class_names)), Logits(len(class_names))
     for batch in batches:
-        logits = _checked(run(batch.pixels), len(batch.labels), len(class_names))
-        tally.add(logits, torch.from_numpy(mapping.classes[batch.labels]), batch.indices)
+        target = torch.from_numpy(mapping.classes[batch.labels])
+        tally.add(logits.of(run(batch.pixels), len(target)), target, batch.indices)
         progress(len(batch.labels))
     if not tally.indices:
         raise InputError("There is no image to measure accuracy on.", hint="Check the validation images.")
@@ -173,13 +175,13 @@ class _Tally:
 
     def add(self, logits: torch.Tensor, target: torch.Tensor, indices: NDArray[np.int64]) -> None:
         """Logits (n, classes) of images whose classes are `target` (n,)."""
-        p = logits.softmax(dim=1)
-        self.confusion.update(p, target)
+        order = torch.from_numpy(ranked(logits.numpy())[:, :5])
+        guesses, p = order[:, 0], logits.softmax(dim=1)
+        self.confusion.update(guesses, target)
         loss = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-        top5 = logits.topk(min(5, self.classes), dim=1).indices
-        self.top5_hits += int((top5 == target[:, None]).any(dim=1).sum())
+        self.top5_hits += int((order == target[:, None]).any(dim=1).sum())
         confidence = p.max(dim=1).values
-        self.answers.append(Answers(target.numpy(), top5[:, 0].numpy(), confidence.numpy(), loss.numpy()))
+        self.answers.append(Answers(target.numpy(), guesses.numpy(), confidence.numpy(), loss.numpy()))
         self.indices += indices.tolist()
 
     def accuracy(self, class_names: Sequence[str]) -> Accuracy:
@@ -201,14 +203,39 @@ class _Tally:
         )
 
 
-def probabilities(answer: NDArray[np.float32], classes: int) -> NDArray[np.float64]:
-    """Softmax of a model's answer (n, classes); InputError when it is not one."""
-    found: NDArray[np.float64] = _checked(answer, len(answer), classes).softmax(dim=1).numpy()
-    return found
+def ranked(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The classes of each row (n, classes), the most likely first; of equal ones, that of the lowest index."""
+    order: NDArray[np.int64] = np.argsort(-scores, axis=1, kind="stable")
+    return order
+
+
+class Logits:
+    """Makes logits of one model's answers; a softmax that the model ends with is undone.
+
+    Whether it does is decided once, by the first answers for several images: the logits of a single one may
+    look like it by chance, and rounding may hide it.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._decided: bool | None = None
+
+    def of(self, answer: NDArray[np.float32], n: int | None = None) -> torch.Tensor:
+        """Finite logits (n, classes), float64, of the answer for `n` images; InputError when it is not one."""
+        logits = _checked(answer, len(answer) if n is None else n, self._classes)
+        is_softmax = _is_softmax(logits) if self._decided is None else self._decided
+        if len(logits) >= SEVERAL:
+            self._decided = is_softmax
+        return logits.clamp_min(1e-12).log() if is_softmax else logits
+
+
+def _is_softmax(answer: torch.Tensor) -> bool:
+    sums = answer.sum(dim=1)
+    return bool(answer.shape[1] > 1 and (answer >= 0).all() and (sums - 1).abs().max() < SOFTMAX_TOLERANCE)
 
 
 def _checked(answer: NDArray[np.float32], n: int, classes: int) -> torch.Tensor:
-    """Finite logits (n, classes), float64; a softmax that the model ends with is undone."""
+    """The answer as float64 (n, classes)."""
     if answer.shape != (n, classes):
         raise InputError(
             f"The model answers {answer.shape} for {n} images, and it should have {classes} classes.",
@@ -221,8 +248,6 @@ def _checked(answer: NDArray[np.float32], n: int, classes: int) -> torch.Tensor:
             why="Usually a training that diverged, an overflow in FP16, or a scale of zero in INT8.",
             hint="Check the step that made it.",
         )
-    if classes > 1 and (logits >= 0).all() and (logits.sum(dim=1) - 1).abs().max() < 1e-3:
-        return logits.clamp_min(1e-12).log()
     return logits
 
 

@@ -51,7 +51,7 @@ class Answers:
 
     def _calibration_error(self, weights: NDArray[np.int64]) -> float:
         """Σ over bins of confidence of |right answers − sum of confidences|, per image (Guo et al., eq. 3)."""
-        bins = (self.confidences * ECE_BINS).astype(np.int64)
+        bins = np.minimum((self.confidences * ECE_BINS).astype(np.int64), ECE_BINS - 1)  # 1.0 is in the last
         return float(
             np.abs(np.bincount(bins, weights * (self.right - self.confidences))).sum() / weights.sum()
         )

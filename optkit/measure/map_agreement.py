@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
 
-from optkit.measure.statistics import bootstrap
+from optkit.measure.statistics import t95
 
 TOP_AREA = 0.2  # share of the image
 
@@ -44,15 +45,13 @@ def compare_maps(first: NDArray[np.float32], second: NDArray[np.float32]) -> Map
     )
 
 
-def mean_interval(values: Sequence[float], seed: int) -> list[float] | None:
-    """95 % interval of a mean over images by bootstrap; None for fewer than two."""
-    if len(values) < 2:
+def mean_interval(values: Sequence[float], lowest: float) -> list[float] | None:
+    """95 % interval of a mean over images (Student's t) of what lies in `lowest` … 1; None for fewer than three."""
+    if len(values) < 3:
         return None
-    figures = np.array(values)
-    ((low, high),) = bootstrap(
-        lambda weights: np.atleast_1d(np.average(figures, weights=weights)), len(values), seed
-    )
-    return [float(low), float(high)]
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    spread = t95(len(values) - 1) * error
+    return [max(lowest, mean - spread), min(1.0, mean + spread)]
 
 
 def _resized(values: NDArray[np.float32], size: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from optkit.core.errors import UsageError
-from optkit.measure.accuracy import Run, probabilities
+from optkit.measure.accuracy import Logits, Run
 
 BATCH = 16
 Maps = NDArray[np.float32]  # (n, size, size), ≥ 0: the more, the more evidence for the class
@@ -112,9 +112,10 @@ def occlusion(
     """
     step = max(1, pixels.shape[2] // patches)
     window = min(2 * step, pixels.shape[2])
+    logits = Logits(classes)
 
     def ask(batch: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(probabilities(run(batch.numpy()), classes))
+        return logits.of(run(batch.numpy())).softmax(dim=1)
 
     maps = []
     for image, target in zip(pixels, targets, strict=True):

@@ -34,9 +34,11 @@ def collect(run_dir: Path, baseline: str | None = None) -> Report:
     if baseline is not None and baseline not in names:
         raise UsageError(f"No benched model is called {baseline!r}.", hint=closest(baseline, names))
     first = baseline or (names[0] if names else None)
+    unbenched = _unbenched_rows(steps, {row.key for row in rows})
     evaluated = evaluations(steps)
-    rows = with_front(with_deltas([_with_top1(row, evaluated) for row in rows], first, steps))
-    unbenched = [_with_top1(row, evaluated) for row in _unbenched_rows(steps, {row.key for row in rows})]
+    comparable = _comparable(evaluated, [*rows, *unbenched], steps)
+    rows = with_front(with_deltas([_with_top1(row, comparable) for row in rows], first, steps))
+    unbenched = [_with_top1(row, comparable) for row in unbenched]
     machines = _machines(steps)
     recipe = run_dir / RECIPE
     return Report(
@@ -68,14 +70,32 @@ def _without_samples(step: Step) -> Step:
     )
 
 
+def _comparable(evaluated: list[Evaluation], rows: list[Row], steps: list[Step]) -> list[Evaluation]:
+    """The evaluations that may stand in one table: on validation images of the data that the rows' own figures
+    are of or, where no row has any, that the first evaluation used."""
+    data = {step.name: _images_of(step) for step in steps}
+    usable = [evaluation for evaluation in evaluated if evaluation.split != "train"]
+    own = [data[row.bench or row.name] for row in rows if row.computes and row.top1 is not None]
+    wanted = own or [data[evaluation.step] for evaluation in usable[:1]]
+    return [one for one in usable if all(data[one.step] == other for other in wanted)]
+
+
+def _images_of(step: Step) -> dict[str, Any]:
+    """What of a step's config decides on which images it measures."""
+    data = step.manifest.config.get("data")
+    return (
+        {name: data.get(name) for name in ("path", "val", "val_fraction")} if isinstance(data, dict) else {}
+    )
+
+
 def _with_top1(row: Row, evaluated: list[Evaluation]) -> Row:
     """The row with the top-1 of an evaluation of its model, where no bench step measured one.
 
-    Another runtime may answer differently, and images of the training part say little.
+    Another runtime may answer differently.
     """
     for evaluation in evaluated:
         top1 = evaluation.figure("top1")
-        fits = evaluation.model_key == row.key and evaluation.split != "train"
+        fits = evaluation.model_key == row.key
         fits = fits and (not row.bench or evaluation.runtime == row.runtime)
         if top1 and fits and row.computes and (row.top1 is None or not row.bench):
             known = {"top1": top1.value, "top1_interval": top1.interval, "n": evaluation.n}

@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from optkit.core.errors import InputError
-from optkit.core.types import Manifest
 from optkit.report.confusion import Counts, confused_pairs, count_confusion, heat_map
 from optkit.report.numbers import is_number
 from optkit.report.schema import ClassResult, Evaluation, Explanation, Figure, Picture, Step
@@ -22,7 +21,13 @@ FIGURES = {
     "ece": "calibration error",
     "loss": "loss",
 }
-UNBOUNDED = ("loss",)
+AGREEMENT = {
+    "pearson": "correlation of the maps (Pearson)",
+    "spearman": "correlation of their ranks (Spearman)",
+    "iou": "overlap of their highest fifths (IoU)",
+    "prediction_agreement": "same prediction",
+}
+NO_SHARES = ("loss", "pearson", "spearman")
 CLASSES = TypeAdapter(tuple[ClassResult, ...])
 PICTURES = TypeAdapter(tuple[Picture, ...])
 
@@ -44,9 +49,9 @@ def _evaluation(step: Step, steps: Sequence[Step]) -> Evaluation:
             model=_model_name(key, steps),
             model_key=key,
             split=manifest.config.get("split") or "",
-            runtime=_runtime(manifest),
+            runtime=details.get("runtime") or "",
             n=manifest.metrics.get("n"),
-            figures=tuple(_figures(manifest.metrics)),
+            figures=tuple(_figures(manifest.metrics, FIGURES)),
             classes=tuple(row for row in classes if row.n != 0 or row.precision),
             heat_map=heat_map(confusion, names),
             confused=confused_pairs(confusion, names),
@@ -56,23 +61,16 @@ def _evaluation(step: Step, steps: Sequence[Step]) -> Evaluation:
         raise unreadable(step, error) from None
 
 
-def _runtime(manifest: Manifest) -> str:
-    """Where the model ran, as far as the step says."""
-    facts = manifest.details.get("facts")
-    known = facts.get("runtime") if isinstance(facts, dict) else None
-    return str(manifest.details.get("runtime") or known or manifest.config.get("runtime") or "")
-
-
-def _figures(metrics: dict[str, Any]) -> list[Figure]:
+def _figures(metrics: dict[str, Any], wanted: dict[str, str]) -> list[Figure]:
     return [
         Figure(
             name=name,
             words=words,
             value=metrics[name],
             interval=metrics.get(f"{name}_interval"),
-            is_share=name not in UNBOUNDED,
+            is_share=name not in NO_SHARES,
         )
-        for name, words in FIGURES.items()
+        for name, words in wanted.items()
         if is_number(metrics.get(name))
     ]
 
@@ -106,11 +104,16 @@ def explanations(steps: Sequence[Step]) -> list[Explanation]:
             continue
         keys = [key for role in manifest.inputs.values() for key in role]
         try:
-            maps = PICTURES.validate_python(manifest.details["maps"])
+            explanation = Explanation(
+                step=step.name,
+                models=tuple(_model_name(key, steps) for key in keys),
+                maps=PICTURES.validate_python(manifest.details["maps"]),
+                agreement=tuple(_figures(manifest.metrics, AGREEMENT)),
+                agreement_n=manifest.metrics.get("agreement_n"),
+            )
         except ValidationError as error:
             raise unreadable(step, error) from None
-        models = tuple(_model_name(key, steps) for key in keys)
-        found.append(Explanation(step=step.name, models=models, maps=maps, facts=manifest.metrics))
+        found.append(explanation)
     return found
 
 

@@ -8,4 +8,9 @@ from typing import Any
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a finite number (and no truth value)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False

@@ -178,12 +178,13 @@ class Evaluation(Record):
 
 
 class Explanation(Record):
-    """The maps of an `explain` step, and what it measured on them."""
+    """The maps of an `explain` step, and how far two models agree on `agreement_n` images drawn at random."""
 
     step: str
     models: tuple[str, ...]
     maps: tuple[Picture, ...]
-    facts: dict[str, Any]
+    agreement: tuple[Figure, ...] = ()
+    agreement_n: int | None = None
 
 
 class Leaks(Finding):

@@ -17,7 +17,7 @@ from optkit.data.config import AugmentConfig, TrainingDataConfig
 from optkit.data.leaks import with_leaks
 from optkit.data.load import load_data, warn_of_imbalance
 from optkit.data.loading import batches
-from optkit.data.training import TrainingData, training_data
+from optkit.data.training import ORDERS, TrainingData, training_data
 from optkit.train.config import TrainConfig
 from optkit.train.engine import make_fabric
 from optkit.train.freezing import unfreeze
@@ -73,8 +73,9 @@ def training_images(
     images = Images(
         training=training,
         count=len(data.train),
-        val=partial(batches, val, preprocesses[0], 2 * options.batch_size, reporter),
+        val=partial(batches, val, preprocesses[0], max(1, 2 * options.batch_size // shard[1]), reporter),
         val_count=len(data.val),
         class_counts=torch.from_numpy(counts),
+        order=ORDERS[config.augment.sampling],
     )
     return images, training

@@ -17,8 +17,8 @@ from optkit.core.progress import Reporter
 class Progress:
     """Where a training stands: phase, epoch and step that come next, and what it has seen so far.
 
-    `sums` are loss · images, right answers and images of the epoch in progress; `stale` counts epochs without
-    a better validation; `parts` is how many parts a batch is computed in.
+    `sums` are loss · images, right answers and images of the epoch in progress; `stale` counts epochs of the phase
+    without a better validation than `phase_top1`; `parts` is how many parts a batch is computed in.
     """
 
     phase: int = 0
@@ -29,8 +29,13 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_top1: float = -1.0
     best_row: int = -1
+    phase_top1: float = -1.0
     stale: int = 0
     lr_finder: dict[str, Any] | None = None
+
+    def begin(self, phase: int) -> None:
+        """Stand at the beginning of `phase`."""
+        self.phase, self.epoch, self.step, self.stale, self.phase_top1 = phase, 0, 0, 0, -1.0
 
 
 class Checkpoints:
@@ -69,7 +74,7 @@ class Checkpoints:
         try:
             found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
-            self._reporter.warn(f"The checkpoint {path.name} is damaged: training starts anew.")
+            self._reporter.warn(f"The checkpoint {path.name} is damaged and left aside.")
             return None
         return found
 

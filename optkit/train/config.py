@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from optkit.core import discover
 from optkit.core.config import Config
-from optkit.core.errors import MissingError
+from optkit.core.errors import MissingError, UsageError
 from optkit.core.types import Record
 
 HEAD_LR = 1e-3  # a new head on frozen features
@@ -71,7 +71,8 @@ class OptimizerOptions(Config):
     )
     min_lr: float = Field(default=0.0, ge=0, description="Where 'cosine' and 'plateau' end.")
     find_lr: bool = Field(
-        default=False, description="Find the learning rate by a range test before the first phase on images."
+        default=False,
+        description="Find the learning rate of phases on images that name none, by a range test.",
     )
 
 
@@ -103,7 +104,9 @@ class EngineOptions(Config):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="Arithmetic of training; auto: bf16 where the machine is faster with it."
     )
-    channels_last: bool = Field(default=True, description="Memory layout NHWC, which convolutions prefer.")
+    channels_last: bool = Field(
+        default=True, description="Memory layout NHWC while training, which convolutions prefer."
+    )
     compile: bool = Field(default=False, description="torch.compile the network for training.")
     accumulate: int = Field(
         default=1,
@@ -112,10 +115,16 @@ class EngineOptions(Config):
         "doubled when memory runs out.",
     )
     devices: int = Field(default=1, ge=1, description="Processes on this machine, one per GPU.")
-    nodes: int = Field(default=1, ge=1, description="Machines, as started by torchrun or SLURM.")
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        description="Machines, as started by torchrun or SLURM, which share the folder runs/.",
+    )
     workers: int = Field(default=-1, ge=-1, description="Loader processes; -1: by the number of cores.")
     checkpoint_seconds: float = Field(
-        default=30.0, ge=0, description="A killed training loses no more than this many seconds."
+        default=30.0,
+        ge=0,
+        description="Seconds of training between two checkpoints, from which a killed one goes on.",
     )
     log: Literal["none", "csv", "tensorboard"] = Field(
         default="none", description="Write loss, learning rate and validation while training."
@@ -134,7 +143,11 @@ class TrainConfig(EngineOptions, RegularisationOptions, OptimizerOptions):  # py
         description="Epochs over the training images; default: 3 where pretrained weights fit, 8 where the whole "
         "network has to learn (from scratch, or images far smaller than those of the weights).",
     )
-    batch_size: int = Field(default=32, ge=2, description="Images per step, on all devices together.")
+    batch_size: int = Field(
+        default=32,
+        ge=2,
+        description="Images per step, on all devices together; a head alone takes 64 cached features.",
+    )
     lr: float | None = Field(
         default=None,
         gt=0,
@@ -174,8 +187,15 @@ class TrainConfig(EngineOptions, RegularisationOptions, OptimizerOptions):  # py
         return {name: value for name, value in super().canonical().items() if name not in silent}
 
     def check(self) -> None:
-        """What logs are written with is installed."""
+        """Options go together, and what logs are written with is installed."""
         super().check()
+        wants_none = self.unfreeze == "head" or (self.phases and all(phase.lr for phase in self.phases))
+        if self.find_lr and (self.lr is not None or wants_none):
+            raise UsageError(
+                "There is no learning rate to find.",
+                why="It is given, or only the head is trained, which learns at its own.",
+                hint="Leave out --find-lr, or --lr and the lr of a phase that trains more than the head.",
+            )
         if self.log == "tensorboard" and not (
             discover.installed("tensorboard") or discover.installed("tensorboardX")
         ):
@@ -195,22 +215,29 @@ class TrainConfig(EngineOptions, RegularisationOptions, OptimizerOptions):  # py
         then learns by default. Where they do not fit, everything learns.
         """
         epochs, lr = (3, 5e-4) if fits else (8, 2e-3)
+        lr = HEAD_LR if self.unfreeze == "head" else lr
         auto = {"epochs": epochs, "lr": lr, "unfreeze": blocks if fits else "all"}
         given = {name: getattr(self, name) for name in auto if getattr(self, name) not in (None, "auto")}
         return self.model_copy(update=auto | given)
 
     def schedule_of_phases(self, head_epochs: int) -> tuple[PhaseConfig, ...]:
-        """The phases in order, with numbers: those given, or the head for `head_epochs` and then the rest.
+        """The phases in order: those given, or the head for `head_epochs` and then the rest.
 
-        Of completed options.
+        Of completed options. Only a learning rate that is to be found is left None.
         """
-        phases = self.phases or (
-            PhaseConfig(unfreeze="head", epochs=head_epochs),
-            PhaseConfig(unfreeze=self.unfreeze, epochs=self.epochs or 0),
-        )
-        own = {"head": HEAD_LR}
+        if self.phases:
+            phases = self.phases
+        elif self.unfreeze == "head":
+            epochs = head_epochs + (self.epochs or 0)
+            phases = (PhaseConfig(unfreeze="head", epochs=epochs, lr=self.lr),)
+        else:
+            phases = (
+                PhaseConfig(unfreeze="head", epochs=head_epochs),
+                PhaseConfig(unfreeze=self.unfreeze, epochs=self.epochs or 0),
+            )
+        on_images = None if self.find_lr else self.lr
         return tuple(
-            phase.model_copy(update={"lr": phase.lr or own.get(str(phase.unfreeze), self.lr)})
+            phase.model_copy(update={"lr": phase.lr or (HEAD_LR if phase.unfreeze == "head" else on_images)})
             for phase in phases
             if phase.epochs
         )

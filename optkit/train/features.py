@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import distributed, nn
 from torch.nn import functional as F
 
@@ -17,13 +18,19 @@ from optkit.core.progress import Reporter
 
 HEAD_BATCH = 64
 
+Order = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
+
 
 @dataclass(frozen=True)
 class Features:
-    """What the head sees: `views[v]` (n, …) of every image, and `labels` (n,)."""
+    """What the head sees: `views[v]` (n, …) of every image, and `labels` (n,).
+
+    `order(labels, rng)` gives the images of an epoch, as indices.
+    """
 
     views: list[torch.Tensor]
     labels: torch.Tensor
+    order: Order
 
     def batch_size(self) -> int:
         return min(HEAD_BATCH, len(self.labels))
@@ -35,7 +42,7 @@ class Features:
     def batches(self, seed: list[int], start: int) -> Iterator[FeatureBatch]:
         """An epoch in the order that `seed` gives, from step `start` on; every image in one of its views."""
         rng = np.random.default_rng(seed)
-        order = rng.permutation(len(self.labels))
+        order = self.order(self.labels.numpy(), rng)
         views = rng.integers(len(self.views), size=len(self.labels))
         size = self.batch_size()
         for step in range(start, self.steps()):

@@ -62,7 +62,7 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 def set_train_mode(module: nn.Module) -> None:
-    """Train mode for what learns; batch normalisation of frozen parts keeps its statistics."""
+    """Train mode; layers whose own weights are frozen keep to eval mode, so that statistics stay as they are."""
     module.train()
     for layer in module.modules():
         own = list(layer.parameters(recurse=False))

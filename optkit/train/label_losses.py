@@ -32,7 +32,8 @@ def label_loss(options: TrainConfig, class_counts: torch.Tensor) -> LabelLoss:
         shares = F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
         weight = (shares @ weights.to(shares.device)).detach()  # of every image
         smoothed = shares * (1 - options.label_smoothing) + options.label_smoothing / classes
-        return (weight * chosen(logits, smoothed)).sum() / weight.sum()
+        # The weights average 1 over the training images, not over a batch: its parts add up to the whole.
+        return (weight * chosen(logits, smoothed)).mean()
 
     return loss
 
@@ -54,4 +55,5 @@ def _brier(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
 def _focal(logits: torch.Tensor, shares: torch.Tensor, gamma: float) -> torch.Tensor:
     """Lin et al., Focal loss (arXiv 1708.02002, equation 4), with softmax."""
     log_p = F.log_softmax(logits, 1)
-    return -(shares * (1 - log_p.exp()) ** gamma * log_p).sum(1)
+    wrong = (1 - log_p.exp()).clamp(min=1e-6)  # at 0 the slope of a power below 1 is infinite
+    return -(shares * wrong**gamma * log_p).sum(1)

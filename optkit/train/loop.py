@@ -84,12 +84,12 @@ class PhaseRun:
         self.average = make_average(module, options)
         self._resume()
         if phase.is_shared:
-            put_stand_ins(module, fabric.strategy.precision.precision == "bf16-mixed")
-        compiled = torch.compile(module) if options.compile else module
-        if phase.is_shared:
+            is_bf16 = fabric.strategy.precision.precision == "bf16-mixed"
+            put_stand_ins(module, fabric.world_size, is_bf16)
+            compiled = torch.compile(module) if options.compile else module
             self.wrapped, self.fabric_optimizer = fabric.setup(compiled, self.optimizer)
         else:
-            self.wrapped, self.fabric_optimizer = compiled, self.optimizer
+            self.wrapped, self.fabric_optimizer = module, self.optimizer
         self.saved_at = time.monotonic()
         self.best: dict[str, torch.Tensor] | None = None  # to be written with the next checkpoint
 
@@ -97,46 +97,52 @@ class PhaseRun:
         """Train to the end of the phase. UsageError when the loss is no longer a number."""
         phase, progress = self.phase, self.run.progress
         done = progress.epoch * phase.steps + progress.step
-        with self.run.reporter.track(f"training ({phase.name})", phase.epochs * phase.steps) as task:
-            task.advance(done)
-            for epoch in range(progress.epoch, phase.epochs):
-                self._epoch(epoch, task)
-                self._end_epoch(epoch)
-                if self.options.patience is not None and progress.stale >= self.options.patience:
-                    self.run.reporter.info(
-                        f"No better validation for {progress.stale} epochs: phase {phase.name} ends."
-                    )
-                    break
-        remove_stand_ins(self.module)
+        try:
+            with self.run.reporter.track(f"training ({phase.name})", phase.epochs * phase.steps) as task:
+                task.advance(done)
+                for epoch in range(progress.epoch, phase.epochs):
+                    if self.options.patience is not None and progress.stale >= self.options.patience:
+                        self.run.reporter.info(
+                            f"No better validation for {progress.stale} epochs: phase {phase.name} ends."
+                        )
+                        break
+                    self._epoch(epoch, task)
+                    self._end_epoch(epoch)
+        finally:
+            remove_stand_ins(self.module)
         if self.average is not None:
             self.module.load_state_dict(self.average.module.state_dict())
         self.module.zero_grad(set_to_none=True)
-        progress.phase, progress.epoch, progress.step, progress.stale = phase.index + 1, 0, 0, 0
+        progress.begin(phase.index + 1)
         self._save_best()
         self.run.save({})
+        self.run.fabric.barrier()
 
     def _epoch(self, epoch: int, task: Task) -> None:
         phase, progress = self.phase, self.run.progress
         set_train_mode(self.module)
         started, seen = time.monotonic(), 0.0
+        score = progress.history[-1].get("val_top1") if progress.history else None
+        validated = "" if score is None else f" val {score:.3f}"
         for batch in phase.batches(epoch, progress.step):
             number = epoch * phase.steps + progress.step
             self.schedule.update(number)
-            sums = self._step(batch, [self.run.seed, phase.index, epoch, progress.step])
+            sums = self.step(batch, [self.run.seed, phase.index, epoch, progress.step])
             progress.sums = [a + b for a, b in zip(progress.sums, sums, strict=True)]
             progress.step += 1
             seen += sums[2]
             loss, top1 = (part / progress.sums[2] for part in progress.sums[:2])
             speed = seen / max(time.monotonic() - started, 1e-9)
             task.advance(
-                1, f"epoch {epoch + 1}/{phase.epochs} loss {loss:.3f} top-1 {top1:.3f} {speed:.0f} img/s"
+                1,
+                f"epoch {epoch + 1}/{phase.epochs} loss {loss:.3f} top-1 {top1:.3f}{validated} {speed:.0f} img/s",
             )
             if number % LOG_STEPS == 0:
                 self._log({"loss": sums[0] / sums[2], "lr": self.schedule.lr}, number)
             if self._is_due():
                 self._save(epoch)
 
-    def _step(self, batch: Any, seed: list[int]) -> list[float]:
+    def step(self, batch: Any, seed: list[int]) -> list[float]:
         """One update of the weights; returns loss · images, right answers and images, of all processes."""
         progress, shared = self.run.progress, self.phase.is_shared
         while True:
@@ -231,7 +237,9 @@ class PhaseRun:
         progress.history.append(row)
         if is_better:
             progress.best_top1, progress.best_row = float(score or 0), len(progress.history) - 1
-        progress.stale = 0 if is_better else progress.stale + 1
+        improves = score is not None and score > progress.phase_top1
+        progress.phase_top1 = float(score) if improves and score is not None else progress.phase_top1
+        progress.stale = 0 if improves else progress.stale + 1
         self.schedule.end_epoch(score)
         progress.epoch, progress.step, progress.sums = epoch + 1, 0, [0.0, 0.0, 0.0]
         self._log({k: v for k, v in row.items() if isinstance(v, float)}, (epoch + 1) * phase.steps)
@@ -249,7 +257,9 @@ class PhaseRun:
 
     def _log(self, values: dict[str, float], step: int) -> None:
         if self.run.fabric.loggers:
-            named = {f"{self.phase.name}/{name}": value for name, value in values.items()}
+            named = {
+                f"{self.phase.index + 1}-{self.phase.name}/{name}": value for name, value in values.items()
+            }
             self.run.fabric.log_dict(named, step)
 
     def _save(self, epoch: int) -> None:

@@ -2,63 +2,54 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from optkit.core.errors import UsageError
-from optkit.core.progress import Reporter
-from optkit.train.config import TrainConfig
 from optkit.train.freezing import set_train_mode
-from optkit.train.loop import Phase
-from optkit.train.optimisation import make_optimizer
+from optkit.train.loop import Diverged, Phase, PhaseRun, Run
+from optkit.train.stand_ins import remove_stand_ins
 
 LOWEST, HIGHEST, STEPS, SETTLING = 1e-6, 1.0, 100, 10
 SMOOTHING, EXPLODED = 0.9, 4.0  # share of the past in the mean loss; multiple of the best at which to stop
 
 
-def find_lr(
-    module: nn.Module, phase: Phase, options: TrainConfig, fabric: Fabric, reporter: Reporter
-) -> dict[str, Any]:
+def find_lr(module: nn.Module, phase: Phase, run: Run) -> dict[str, Any]:
     """`lr` and smoothed `loss` of every step, and the `suggestion`: where the loss falls most steeply.
 
-    Trains for at most 100 steps while the learning rate grows from 1e-6 to 1, and puts the weights back.
+    Trains for at most 100 steps, as `phase` will, while the learning rate grows from 1e-6 to 1, and puts the
+    weights back.
     """
     before = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    module.to(fabric.device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(module, options, LOWEST)
+    trial = PhaseRun(module, replace(phase, lr=LOWEST), run)
     set_train_mode(module)
-    torch.manual_seed(0)
     rates: list[float] = []
     losses: list[float] = []
     mean = 0.0
-    with reporter.track("learning-rate range test", STEPS) as task:
-        for step, batch in zip(range(STEPS), _endless(phase), strict=False):
-            rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("lr_scale", 1.0)
-            with fabric.autocast():
-                views = [view.to(fabric.device, memory_format=torch.channels_last) for view in batch.views]
-                loss, _ = phase.objective(module, views, batch.labels.to(fabric.device))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss.item()
-            smoothed = mean / (1 - SMOOTHING ** (step + 1))
-            if not math.isfinite(smoothed) or smoothed > EXPLODED * min([*losses, smoothed]):
-                break
-            rates.append(rate)
-            losses.append(smoothed)
-            task.advance(1, f"lr {rate:.1e} loss {smoothed:.3f}")
+    try:
+        with run.reporter.track("learning-rate range test", STEPS) as task:
+            for step, batch in zip(range(STEPS), _endless(phase), strict=False):
+                rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
+                for group in trial.optimizer.param_groups:
+                    group["lr"] = rate * group.get("lr_scale", 1.0)
+                loss, _, images = trial.step(batch, [run.seed, phase.index, 0, step])
+                mean = SMOOTHING * mean + (1 - SMOOTHING) * loss / images
+                smoothed = mean / (1 - SMOOTHING ** (step + 1))
+                if smoothed > EXPLODED * min([*losses, smoothed]):
+                    break
+                rates.append(rate)
+                losses.append(smoothed)
+                task.advance(1, f"lr {rate:.1e} loss {smoothed:.3f}")
+    except Diverged:
+        pass  # the rates have become too large, as they must at some point
+    finally:
+        remove_stand_ins(module)
     module.load_state_dict(before)
-    found: dict[str, Any] = fabric.broadcast(
-        {"lr": rates, "loss": losses, "suggestion": steepest(rates, losses)}
-    )
-    return found
+    return {"lr": rates, "loss": losses, "suggestion": steepest(rates, losses)}
 
 
 def steepest(rates: list[float], losses: list[float]) -> float:
@@ -70,7 +61,7 @@ def steepest(rates: list[float], losses: list[float]) -> float:
     return float(rates[later][int(slopes.argmin())])
 
 
-def _endless(phase: Phase) -> Any:
+def _endless(phase: Phase) -> Iterator[Any]:
     """Batches of one epoch after the other."""
     epoch = 0
     while True:

@@ -25,7 +25,11 @@ def check_optimizer(options: TrainConfig) -> None:
 
 
 def make_optimizer(module: nn.Module, options: TrainConfig, lr: float) -> Optimizer:
-    """Over what learns; norms and biases do not decay, and with `layer_decay` early layers learn more slowly."""
+    """Over what learns; norms and biases do not decay, and with `layer_decay` early layers learn more slowly.
+
+    A head on its own has no early layers.
+    """
+    is_network = hasattr(module, "group_matcher")
     try:
         optimizer: Optimizer = create_optimizer_v2(
             module,
@@ -33,8 +37,14 @@ def make_optimizer(module: nn.Module, options: TrainConfig, lr: float) -> Optimi
             lr=lr,
             weight_decay=options.weight_decay,
             momentum=options.momentum,
-            layer_decay=options.layer_decay,
+            layer_decay=options.layer_decay if is_network else None,
         )
+    except ValueError as error:  # momentum 0 with Nesterov's
+        raise UsageError(
+            f"The optimizer {options.optimizer!r} does not take these options.",
+            why=str(error),
+            hint="Change --momentum, or choose another: adamw, adam, momentum, rmsprop, lion.",
+        ) from None
     except (AssertionError, ImportError, TypeError, RuntimeError) as error:
         raise MissingError(
             f"The optimizer {options.optimizer!r} cannot be made here.",
@@ -54,15 +64,17 @@ class Schedule:
         self, optimizer: Optimizer, options: TrainConfig, lr: float, epochs: int, steps: int
     ) -> None:
         self._optimizer = optimizer
+        self._rising = options.warmup * epochs * steps
         self._plateau = self._one_cycle = self._timm = None
-        scaled = [lr * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+        self._peaks = scaled = [lr * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
         if options.schedule == "one-cycle":
             # A share of 0 or 1 has no room for one of the two slopes.
             rising = min(max(options.warmup, 0.05), 0.95)
-            self._one_cycle = OneCycleLR(optimizer, scaled, total_steps=epochs * steps + 2, pct_start=rising)
+            self._one_cycle = OneCycleLR(
+                optimizer, scaled, total_steps=epochs * steps + 2, pct_start=rising, cycle_momentum=False
+            )
         elif options.schedule == "plateau":
-            for group, own in zip(optimizer.param_groups, scaled, strict=True):
-                group["lr"] = own
+            self._set(scaled)
             self._plateau = ReduceLROnPlateau(
                 optimizer, "max", options.decay_rate, patience=1, min_lr=options.min_lr, eps=0
             )
@@ -92,6 +104,14 @@ class Schedule:
             self._timm.step_update(step)
         elif self._one_cycle is not None and step:
             self._one_cycle.step()
+        elif self._plateau is not None and step < self._rising:
+            self._set([peak * (step + 1) / self._rising for peak in self._peaks])
+        elif self._plateau is not None and step < self._rising + 1:
+            self._set(self._peaks)
+
+    def _set(self, rates: list[float]) -> None:
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def end_epoch(self, score: float | None) -> None:
         """Tell how good the validation was: only 'plateau' listens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -32,12 +32,14 @@ class SynchronisedBatchNorm(StandIn):
         axes = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
         x32 = x.float()
-        count = x.numel() / x.shape[1] * distributed.get_world_size()
+        own = torch.full((1,), x.numel() / x.shape[1], device=x.device)
+        sums = all_reduce(torch.cat([x32.sum(axes), own]))
+        count = sums[-1].detach()
         # In two steps: the difference of two large sums would lose what is small beside them.
-        mean = all_reduce(x32.sum(axes)) / count
+        mean = sums[:-1] / count
         centred = x32 - mean.view(shape)
         variance = all_reduce(centred.square().sum(axes)) / count
-        self._remember(mean.detach(), variance.detach(), count)
+        self._remember(mean.detach(), variance.detach(), float(count))
         scale = layer.weight * torch.rsqrt(variance + layer.eps)
         out = (centred * scale.view(shape) + layer.bias.view(shape)).to(x.dtype)
         for name in ("drop", "act"):
@@ -66,17 +68,17 @@ class FloatDepthwise(StandIn):
             return self.layer(x.float()).to(x.dtype)
 
 
-def put_stand_ins(module: nn.Module, is_bf16: bool) -> None:
+def put_stand_ins(module: nn.Module, processes: int, is_bf16: bool) -> None:
     """Replace in place what trains better otherwise: batch normalisation of several processes, and, for bf16 on a
     CPU, depthwise convolutions."""
-    if distributed.is_initialized() and distributed.get_world_size() > 1:
+    if processes > 1:
         _replace(module, lambda layer: isinstance(layer, _BatchNorm), SynchronisedBatchNorm)
     if is_bf16 and next(module.parameters()).device.type == "cpu":
         _replace(module, _is_depthwise, FloatDepthwise)
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups > 1
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
 
 
 def _replace(module: nn.Module, is_meant: Callable[[nn.Module], bool], kind: type[StandIn]) -> None:

@@ -18,7 +18,7 @@ from optkit.core.types import Context
 from optkit.train.checkpoints import Checkpoints, Progress
 from optkit.train.config import PhaseConfig, TrainConfig
 from optkit.train.evaluation import evaluate_module
-from optkit.train.features import Features, compute_features
+from optkit.train.features import Features, Order, compute_features
 from optkit.train.freezing import unfreeze
 from optkit.train.label_losses import LabelLoss, label_loss
 from optkit.train.loop import BEST, STATE, Diverged, Phase, PhaseRun, Run
@@ -45,7 +45,7 @@ class Images:
     """What a network learns from and is validated on.
 
     `val()` yields this process's share of the `val_count` validation images; `class_counts` (c,) are the
-    training images of every class.
+    training images of every class, `order(labels, rng)` draws the images of an epoch.
     """
 
     training: TrainingImages
@@ -53,6 +53,7 @@ class Images:
     val: Callable[[], Iterable[Any]]
     val_count: int
     class_counts: torch.Tensor
+    order: Order
 
 
 class Trainer:
@@ -93,14 +94,16 @@ class Trainer:
         of the last checkpoint are kept.
         """
         self._go_on(len(phases))
-        self._last_lr = (phases[-1].lr or 0.0) if phases else 0.0
+        first_head = 0  # phases of the head alone share their features until the body changes
         try:
             for index in range(self.progress.phase, len(phases)):
                 config = phases[index]
                 unfreeze(self.module, config.unfreeze, self.options.freeze_bn)
                 is_final = index + 1 == len(phases)
                 if config.unfreeze == "head":
-                    self._fit_head(self._head_phase(index, config, is_final))
+                    if index and phases[index - 1].unfreeze != "head":
+                        first_head = index
+                    self._fit_head(self._head_phase(index, config, is_final, first_head))
                 else:
                     self._fit_images(self._image_phase(index, config, is_final, objective, name))
         except Diverged as error:
@@ -132,7 +135,7 @@ class Trainer:
         The other ones of best and last are saved beside, where they differ. UsageError when the network no longer
         answers numbers, which batch normalisation can hide from the training loss.
         """
-        best = self._checkpoints.load(BEST)
+        best = self.fabric.broadcast(self._checkpoints.load(BEST))
         is_last_best = self.progress.best_row == len(self.history) - 1
         row = len(self.history) - 1
         if best is not None and self.options.keep == "best" and not is_last_best:
@@ -206,16 +209,17 @@ class Trainer:
         )
 
     def _fit_images(self, phase: Phase) -> None:
-        if self.options.find_lr:
+        run = self._run()
+        if not phase.lr:
             if self.progress.lr_finder is None:
-                self.progress.lr_finder = find_lr(
-                    self.module, phase, self.options, self.fabric, self.reporter
-                )
+                self.progress.lr_finder = find_lr(self.module, phase, run)
+                run.save({})
             phase = replace(phase, lr=self.progress.lr_finder["suggestion"])
-        PhaseRun(self.module, phase, self._run()).fit()
+        self._last_lr = phase.lr
+        PhaseRun(self.module, phase, run).fit()
 
-    def _head_phase(self, index: int, config: PhaseConfig, is_final: bool) -> Phase:
-        learnt, validated = self._features(index)
+    def _head_phase(self, index: int, config: PhaseConfig, is_final: bool, first: int) -> Phase:
+        learnt, validated = self._features(f"features-{first}")
         head = self.module.get_classifier()
         return Phase(
             index=index,
@@ -231,34 +235,30 @@ class Trainer:
         )
 
     def _fit_head(self, phase: Phase) -> None:
+        self._last_lr = phase.lr
         PhaseRun(self.module.get_classifier(), phase, self._run()).fit()
 
-    def _features(self, index: int) -> tuple[Features, Features]:
+    def _features(self, name: str) -> tuple[Features, Features]:
         """Features of the training images in every view, and of the validation images; kept for a resume."""
-        name = f"features-{index}"
+        images, reporter = self.images, self.reporter
+        views = [
+            self._cached(
+                f"{name}-{number}", lambda number=number: images.training.view(number, reporter), images.count
+            )
+            for number in range(self.options.head_views)
+        ]
+        val = self._cached(f"{name}-val", images.val, images.val_count)
+        learnt = Features([view["features"] for view in views], views[0]["labels"], images.order)
+        return learnt, Features([val["features"]], val["labels"], images.order)
+
+    def _cached(self, name: str, batches: Callable[[], Iterable[Any]], count: int) -> dict[str, torch.Tensor]:
         saved = self._checkpoints.load(name)
         if saved is None:
-            saved = self._compute_features()
+            features, labels, _ = compute_features(self.module, batches(), count, self.fabric, self.reporter)
+            saved = {"features": features, "labels": labels}
             if self.fabric.is_global_zero:
                 self._checkpoints.save(name, saved)
-        return (
-            Features(saved["views"], saved["labels"]),
-            Features([saved["val_view"]], saved["val_labels"]),
-        )
-
-    def _compute_features(self) -> dict[str, Any]:
-        images = self.images
-        views, labels = [], torch.zeros(0)
-        for number in range(self.options.head_views):
-            batches = images.training.view(number, self.reporter)
-            found, labels, _ = compute_features(
-                self.module, batches, images.count, self.fabric, self.reporter
-            )
-            views.append(found)
-        val_view, val_labels, _ = compute_features(
-            self.module, images.val(), images.val_count, self.fabric, self.reporter
-        )
-        return {"views": views, "labels": labels, "val_view": val_view, "val_labels": val_labels}
+        return saved
 
     def _keep_last_good(self, error: Diverged) -> None:
         """Save the weights of the last checkpoint that answers numbers, and tell where they are."""

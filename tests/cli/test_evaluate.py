@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from optkit.cli.evaluate import FIGURES, show
+from optkit.cli.evaluate import show
 from optkit.core.types import Artifact, Format, Manifest
+from optkit.report.findings import FIGURES
 from tests.cli.support import optkit
 from tests.conftest import small_classifier
 
@@ -14,7 +15,7 @@ def test_figures_with_intervals_confusions_and_mistakes(tmp_path, monkeypatch) -
         "evaluate", "m.onnx", "--size", "32", "--class-names", names, "--data", "synthetic", "--out", "ev"
     )
     assert done.code == 0, done.err
-    for text in ("95 % interval", "F1 (mean over classes)", "calibration error", "most frequent confusions"):
+    for text in ("95 % interval", "macro F1", "calibration error", "most frequent confusions"):
         assert text in done.out
     assert " taken for " in done.out
     assert "top-5" not in done.out  # of four classes it says nothing

@@ -35,7 +35,7 @@ def test_two_models_side_by_side(here: Path) -> None:
         "01.png",
         "02.png",
     ]
-    for text in ("maps/02.png", "other model", "correlation of the maps (Pearson)", "same prediction"):
+    for text in ("maps/02.png", "other model", "3 images drawn at random", "same prediction"):
         assert text in done.out
     assert "next: optkit evaluate m.onnx --data photos" in done.err
 

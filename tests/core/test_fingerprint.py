@@ -44,3 +44,9 @@ def test_a_missing_path_is_an_error(tmp_path: Path) -> None:
 
 def test_code_of_stages_differs() -> None:
     assert fingerprint.of_code("prune") != fingerprint.of_code("distill")
+
+
+def test_file_names_need_not_be_utf8() -> None:
+    odd, other = (os.fsdecode(name) for name in (b"caf\xe9", b"caf\xe8"))
+    assert fingerprint.of_value(odd) != fingerprint.of_value(other)
+    assert fingerprint.of_value("\ud800") == fingerprint.of_value("\ud800")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from optkit.core.errors import UsageError
 from optkit.core.types import Preprocess
 from optkit.data.augment import CHANCES, Augmentation, Crop, balanced_order, natural_order
 from optkit.data.config import AugmentConfig
@@ -32,7 +33,7 @@ def test_a_crop_lies_in_the_image_and_is_no_smaller_than_asked(min_crop: float) 
         assert crop.top >= 0
         assert crop.top + crop.height <= 1 + 1e-9
     areas = [crop.width * crop.height for crop in crops]
-    assert min(areas) >= 0.78 * min_crop  # at the rim of the image a long crop is cut
+    assert min(areas) >= min_crop - 1e-9
     assert np.mean(areas) == pytest.approx((1 + min_crop) / 2, abs=0.1)
 
 
@@ -61,6 +62,8 @@ def test_a_small_crop_of_a_large_jpeg_is_still_sharp() -> None:
     images = encoded_set([jpeg(photo(800, 608))])
     vary = augmentation(False, min_crop=0.05)
     for row in chances(10):
+        if max(vary.crop(row).width, vary.crop(row).height) > 0.9:
+            continue  # nearly all: decoded at an eighth
         (found,) = vary(images, 0, [Preprocess(size=64)], row)
         cut = Image.fromarray(vary.crop(row).cut(np.asarray(images.open_image(0))))
         exact = np.asarray(cut.resize((64, 64), Image.Resampling.BICUBIC), int)
@@ -110,3 +113,12 @@ def test_a_balanced_epoch_draws_every_class_equally_often() -> None:
     assert len(set(order[labels[order] == 0].tolist())) >= 33  # none twice where there are enough
     assert set(order[labels[order] == 1].tolist()) == set(range(90, 99))
     assert np.bincount(natural_order(labels, rng)).tolist() == [1] * 100
+
+
+@pytest.mark.parametrize("option", [{"randaugment": 9}, {"erasing": 0.5}])
+def test_what_is_asked_for_is_not_turned_off(option: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(option))) as caught:
+        AugmentConfig(enabled=False, **option).check()
+    assert next(iter(option)) in caught.value.hint
+    AugmentConfig(**option).check()
+    AugmentConfig(enabled=False).check()

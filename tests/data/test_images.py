@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps
 
 from optkit.data.base import CorruptImage
 from optkit.data.images import decode_pixels, decode_rgb, open_rgb, quick_check
-from tests.data.pictures import huge_jpeg, huge_png, jpeg, photo, turned
+from tests.data.pictures import encoded_set, huge_jpeg, huge_png, jpeg, photo, turned
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -155,3 +156,67 @@ def test_damaged_files_are_read_or_corrupt_and_nothing_else() -> None:
         damaged[rng.integers(0, len(data), 4)] = rng.integers(0, 256, 4)
         with contextlib.suppress(CorruptImage):
             assert decode_pixels(damaged.tobytes(), 8).shape[2] == 3
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (1010, 10)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_what_is_too_narrow_to_be_resized_is_corrupt(
+    size: tuple[int, int], kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "narrow"
+    Image.new("RGB", size).save(path, kind)
+    assert quick_check(path) == "too narrow"
+    for min_side in (0, 8):
+        with pytest.raises(CorruptImage, match="too narrow"):
+            decode_pixels(path.read_bytes(), min_side)
+    Image.new("RGB", (1000, 10)).save(path, kind)
+    assert quick_check(path) is None
+    assert decode_pixels(path.read_bytes()).shape == (10, 1000, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_every_kind_is_turned_upright_once(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    photo(32, 16).save(stream, kind, exif=exif)
+    data = stream.getvalue()
+    assert np.array_equal(decode_pixels(data), by_pillow(data))
+    assert decode_pixels(data).shape == (32, 16, 3)
+    if kind != "PNG":  # not asked for, as that would decode it
+        facts = encoded_set([data]).subset(np.array([0])).facts()
+        assert (facts["width"]["max"], facts["height"]["max"]) == (16, 32)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_broken_exif_is_corrupt_or_does_no_harm() -> None:
+    """EXIF is read, never written anew: values that Pillow cannot write are no obstacle."""
+    stream = io.BytesIO()
+    photo(32, 16).save(stream, "WEBP", exif=bytes(200))
+    at = stream.getvalue().index(b"EXIF") + 8
+    rng = np.random.default_rng(0)
+    start = b"II*\0\x08\0\0\0\x06\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+    for _ in range(300):
+        tags = start + b"".join(
+            bytes(rng.integers(0, 256, 2, np.uint8))
+            + bytes([kind, 0, 1, 0, 0, 0])
+            + bytes(rng.integers(0, 256, 4, np.uint8))
+            for kind in rng.integers(1, 13, 5).tolist()
+        )
+        data = bytearray(stream.getvalue())
+        data[at : at + len(tags)] = tags
+        with contextlib.suppress(CorruptImage):
+            assert decode_pixels(bytes(data)).shape[2] == 3
+            encoded_set([bytes(data), bytes(data)]).facts()
+
+
+def test_struct_errors_are_corrupt_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getexif(image: Image.Image) -> Image.Exif:
+        raise struct.error("short")
+
+    monkeypatch.setattr(Image.Image, "getexif", getexif)
+    stream = io.BytesIO()
+    photo(32, 16).save(stream, "WEBP")
+    with pytest.raises(CorruptImage, match="short"):
+        decode_pixels(stream.getvalue())
+    assert encoded_set([stream.getvalue()] * 2).facts()["sampled"] == 0

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 
 from optkit.core.progress import SilentReporter
 from optkit.data import leaks as module
-from optkit.data.base import Leaks
+from optkit.data.base import Dataset, Leaks
 from optkit.data.config import DataConfig, TrainingDataConfig
 from optkit.data.leaks import find_leaks, with_leaks
 from optkit.data.load import load_data
@@ -180,3 +180,37 @@ def test_an_animated_image_is_no_obstacle(folder: Path) -> None:
     for share in ("train", "val"):
         (folder / share / "cat" / "moving.gif").write_bytes(stream.getvalue())
     assert search(folder)[0].exact == 1
+
+
+def test_images_without_detail_are_compared_with_nothing_and_counted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All have the same hash: each would be compared with each."""
+    for share in ("train", "val"):
+        for value in range(0, 100, 5):
+            flat = Image.new("RGB", (60, 60), (value + (share == "val"),) * 3)
+            save(flat, folder / share / "cat" / f"flat-{value}.png")
+    compared: list[int] = []
+    bitwise_count = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda bits: compared.append(len(bits)) or bitwise_count(bits))
+    reporter = SilentReporter()
+    told: list[str] = []
+    monkeypatch.setattr(reporter, "info", told.append)
+    data = load_data(DataConfig(path=str(folder)), reporter)
+    found = find_leaks(data, reporter)
+    assert compared == [20] * 6
+    assert (found.checked, found.content_only, found.pairs) == (66, 40, [])
+    assert "40 images are flat or under 32 pixels" in told[0]
+    assert Dataset(data.listing, data.train, data.val, None, found).summary()["leaks"]["content_only"] == 40
+
+
+def test_of_many_that_look_alike_the_nearest_are_compared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_DISTANCE", 64)  # all are alike
+    monkeypatch.setattr(module, "MAX_ALIKE", 2)
+    save(scene(14), folder / "val" / "dog" / "copy.png")
+    assert search(folder)[0].pairs == [("train/dog/14.jpg", "val/dog/copy.png", "near")]
+    monkeypatch.setattr(module, "MAX_ALIKE", 0)
+    with pytest.raises(ValueError, match="zero-size"):  # as it then has none to compare
+        search(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -393,3 +394,50 @@ def test_an_empty_class_in_val_and_one_class_in_a_table(photos: Path, tmp_path: 
     (photos / "list.csv").write_text("path,label\ncat/0.jpg,cat\ncat/1.jpg,cat\n")
     with pytest.raises(InputError, match="one class only: 'cat'"):
         load(photos / "list.csv")
+
+
+def test_kinds_of_images_that_are_not_read_are_told_of(photos: Path) -> None:
+    for index in range(9):
+        (photos / "cat" / f"phone{index}.HEIC").write_bytes(b"x")
+    (photos / "dog" / "raw.nef").write_bytes(b"x")
+    (photos / "dog" / "notes.txt").write_bytes(b"x")
+    for ending, kind in ((".jfif", "JPEG"), (".avif", "AVIF")):
+        Image.new("RGB", (20, 16)).save(photos / "dog" / f"z{ending}", kind)
+    reporter = SilentReporter()
+    data = load_data(DataConfig(path=str(photos)), reporter)
+    assert len(data.whole) == 22
+    assert len(data.listing.corrupt) == 10
+    assert data.whole.open_image(21).size == (20, 16)
+    assert ".heic is not read" in reporter.warnings[0]
+    assert "dog/raw.nef (.nef is not read)" in reporter.warnings[0]  # every reason once before any twice
+
+
+def odd_name(name: bytes, folder: Path) -> Path:
+    try:
+        path = folder / os.fsdecode(name)
+        path.touch()
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    path.unlink()
+    return path
+
+
+def test_file_names_that_are_not_utf8(photos: Path) -> None:
+    good = photo(odd_name(b"caf\xe9.jpg", photos / "cat"), seed=50)
+    good.with_name(good.name + ".png").write_bytes(b"x")
+    config = DataConfig(path=str(photos))
+    before = config.canonical()
+    data = load(photos)
+    assert r"cat/caf\udce9.jpg" in data.whole.ids
+    assert data.listing.corrupt == [{"file": r"cat/caf\udce9.jpg.png", "reason": "not an image"}]
+    json.dumps([data.summary(), data.whole.ids], ensure_ascii=False).encode()
+    assert data.whole.open_image(data.whole.ids.index(r"cat/caf\udce9.jpg")).size == (20, 16)
+    good.unlink()
+    assert config.canonical() != before
+
+
+def test_class_names_that_are_not_utf8_are_refused(photos: Path) -> None:
+    photo(odd_name(b"caf\xe9", photos) / "0.jpg")
+    with pytest.raises(InputError, match="not valid text") as caught:
+        load(photos)
+    caught.value.message.encode()

@@ -17,9 +17,12 @@ from optkit.data import hub
 from optkit.data.base import CorruptImage, Dataset
 from optkit.data.config import DataConfig, source_name
 from optkit.data.load import load_data
+from optkit.data.sources import huggingface as source
 from tests.data.photos import jpeg, labelled
 
 datasets = pytest.importorskip("datasets", reason="needs optkit[hf]")
+pyarrow = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture(autouse=True)
@@ -196,3 +199,67 @@ def test_a_set_on_the_hub_is_known_by_its_commit(
     cached.write_text("def\n")
     assert hub.revision("hf:org/other") == "def"
     assert set(hub_server) == {"/api/datasets/org/set", "/api/datasets/org/other"}
+
+
+def by_path(paths: list[Path]) -> datasets.Dataset:
+    """Rows that hold no image but the path of one."""
+    content = {
+        "image": [{"bytes": None, "path": str(path)} for path in paths],
+        "label": [index % 2 for index in range(len(paths))],
+    }
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    return datasets.Dataset.from_dict(content, features=features)
+
+
+def secret(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "secret.jpg").write_bytes(jpeg(7))
+    return folder / "secret.jpg"
+
+
+def test_a_parquet_file_reads_no_other_file(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    paths = [secret(tmp_path), secret(root), secret(tmp_path), secret(root)]
+    pq.write_table(by_path(paths).data.table, str(root / "x.parquet"))
+    whole = load(f"hf:{root}").whole
+    for index in range(4):
+        assert whole.identities[index].endswith(":0")  # not even its size
+        with pytest.raises(CorruptImage, match="no file in its folder"):
+            whole.read_image(index)
+
+
+def test_a_saved_set_reads_files_in_its_folder_and_the_cache_alone(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    inside, cached, outside = (secret(folder) for folder in (root, tmp_path / "cache", tmp_path))
+    (root / "link.jpg").symlink_to(outside)
+    (root / "folder.jpg").mkdir()
+    paths = [inside, cached, outside, root / "link.jpg", root / "folder.jpg", root / ".." / outside.name]
+    by_path([inside] * len(paths)).save_to_disk(str(root))
+    rows = by_path(paths)
+    stored = next(root.glob("*.arrow"))
+    with (
+        pyarrow.OSFile(str(stored), "wb") as stream,
+        pyarrow.ipc.new_stream(stream, rows.data.schema) as writer,
+    ):
+        writer.write_table(rows.data.table)  # save_to_disk would put the images in
+    whole = load(root).whole
+    assert whole.read_image(0) == whole.read_image(1) == jpeg(7)
+    for index in range(2, 6):
+        with pytest.raises(CorruptImage, match="no file in its folder"):
+            whole.read_image(index)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "MAX_IMAGE_BYTES", 100)
+        with pytest.raises(CorruptImage, match="too large"):
+            whole.read_image(0)
+
+
+def test_a_label_beyond_the_names_is_left_out_and_named(tmp_path: Path) -> None:
+    whole = rows(3)
+    table = whole.data.table
+    column = table.schema.get_field_index("kind")
+    table = table.set_column(column, table.schema.field(column), pyarrow.array([0, 0, 7, 1, 1, 1], "int64"))
+    (tmp_path / "set").mkdir()
+    pq.write_table(table, str(tmp_path / "set" / "x.parquet"))
+    data = load(f"hf:{tmp_path / 'set'}")
+    assert len(data.whole) == 5
+    assert data.listing.corrupt == [{"file": "train/0000002", "reason": "label 7 of 2 classes"}]

@@ -191,3 +191,17 @@ def test_without_the_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(MissingError, match="not installed") as caught:
         DataConfig(path="https://example.org/x.tar").check()
     assert "optkit[streaming]" in caught.value.hint
+
+
+def test_the_class_names_are_part_of_the_fingerprint(
+    tmp_path: Path, server: tuple[str, type[RangeHandler]]
+) -> None:
+    for share in ("train", "val"):
+        write_shard(tmp_path / share / "0.tar", 2)
+    config = DataConfig(path=f"{server[0]}/{{train,val}}/0.tar")
+    prints = [config.canonical()["path"]]
+    for names in ("cat\ndog\n", "dog\ncat\n"):
+        (tmp_path / "classes.txt").write_text(names)
+        prints.append(config.canonical()["path"])
+    assert len(set(prints)) == 3
+    assert load(config.path).class_names == ("dog", "cat")

@@ -56,6 +56,7 @@ def test_patterns(tmp_path: Path, pattern: str, count: int) -> None:
         ("train-{0000..0002}.tar", r"no file '.*train-0001\.tar'"),
         ("{0..999999}.tar", "more than 100,000 files"),
         ("*-x.tar", "no file"),
+        ("x-{3..1}.tar", "means no file"),
         ("https://example.org/photos.zip", "not a .tar file"),
     ],
 )
@@ -308,3 +309,59 @@ def test_memory_holds_the_index_alone(tmp_path: Path) -> None:
     assert len(data.whole) == 20
     assert peak < 2_000_000
     assert np.asarray(data.whole.open_image(19)).shape == (20, 24, 3)
+
+
+@pytest.mark.parametrize("each", [0, 2])
+def test_long_names_of_long_names_are_a_broken_tar(tmp_path: Path, each: int) -> None:
+    entry = tarfile.TarInfo("x")
+    entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 1
+    nested = (entry.tobuf(tarfile.GNU_FORMAT) + bytes(512)) * 3000
+    start = b""
+    if each:
+        shard = write_shard(tmp_path / "x.tar", each)
+        with tarfile.open(shard) as archive:
+            last = archive.getmembers()[-1]
+        start = shard.read_bytes()[: last.offset_data + (last.size + 511) // 512 * 512]
+    (tmp_path / "x.tar").write_bytes(start + nested)
+    if each:
+        assert "recursion" in corrupt(load(tmp_path / "x.tar"))["x.tar"]
+    else:
+        with pytest.raises(InputError, match="not a readable tar file"):
+            load(tmp_path / "x.tar")
+
+
+def test_a_label_without_an_image_is_told(tmp_path: Path) -> None:
+    members = {
+        "y.heic": b"x",
+        "y.cls": b"0",
+        "x.v2.jpg": jpeg(50),
+        "x.cls": b"1",
+        "z.jpg": b"",
+        "z.cls": b"0",
+    }
+    members |= {f"{i}.jpg": jpeg(i) for i in range(4)} | {f"{i}.cls": str(i % 2).encode() for i in range(4)}
+    assert corrupt(load(write_tar(tmp_path / "x.tar", members))) == {
+        "x.tar/y": "no image that is read",
+        "x.tar/x": "no image that is read",
+        "x.tar/z.jpg": "empty file",
+    }
+
+
+def test_a_negative_label_is_none(tmp_path: Path) -> None:
+    members = {"5.jpg": jpeg(5), "5.cls": b"-1", "6.jpg": jpeg(6), "6.json": b'{"label": -1}'}
+    members |= {f"{i}.jpg": jpeg(i) for i in range(4)} | {f"{i}.cls": str(i % 2).encode() for i in range(4)}
+    data = load(write_tar(tmp_path / "x.tar", members))
+    assert data.class_names == ("0", "1")
+    assert corrupt(data) == {f"x.tar/{i}.jpg": f"no label: {i}.cls or {i}.json" for i in (5, 6)}
+
+
+def test_classes_above_train_and_val(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train" / "0.tar")
+    write_shard(tmp_path / "val" / "0.tar", 1, first=50)
+    config = DataConfig(path=str(tmp_path))
+    before = config.canonical()
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    assert load(tmp_path).class_names == ("dog", "cat")
+    assert config.canonical() != before
+    (tmp_path / "train" / "classes.txt").write_text("cat\ndog\n")  # nearer
+    assert load(tmp_path).class_names == ("cat", "dog")

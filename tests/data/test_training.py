@@ -198,3 +198,30 @@ def test_odd_files_are_handled_and_broken_ones_skipped(tmp_path: Path) -> None:
         Path(name).name for name in training.skipped
     }
     assert broken <= reported
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_has_all_its_batches_whatever_is_corrupt(workers: int) -> None:
+    """Several processes would wait for one that has fewer, and a resume would go on at another place."""
+    order = np.concatenate([batch.indices for batch in training(image_set(8), batch_size=2).epoch(0)])
+    corrupt = tuple(order[2:6].tolist())
+    data = training(image_set(8, corrupt=corrupt), batch_size=2, workers=workers)
+    found = list(data.epoch(0))
+    assert len(found) == data.steps == 4
+    good = sorted(set(range(8)) - set(corrupt))[:2]
+    for batch in found[1:3]:
+        assert batch.indices.tolist() == good
+        assert batch.labels.tolist() == [index % 2 for index in good]
+        assert [len(view) for view in batch.views] == [2, 2]
+    assert same(list(data.epoch(0, start=2)), found[2:])
+    assert data.skipped == {str(index) for index in corrupt}
+    for rank in (0, 1):
+        share = list(training(image_set(8, corrupt=corrupt), batch_size=2, shard=(rank, 2)).epoch(0))
+        assert [len(batch.labels) for batch in share] == [1] * 4
+    shown = [batch.indices for batch in data.view(0, SilentReporter())]
+    assert sorted(np.concatenate(shown).tolist()) == sorted(set(range(8)) - set(corrupt))
+
+
+def test_nothing_but_corrupt_images_is_an_error() -> None:
+    with pytest.raises(InputError, match="No training image can be decoded"):
+        list(training(image_set(8, corrupt=tuple(range(8)))).epoch(0))

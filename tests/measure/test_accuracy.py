@@ -8,9 +8,13 @@ import pytest
 from sklearn import metrics as reference
 
 from optkit.core.errors import InputError
-from optkit.measure.accuracy import map_classes, measure_accuracy, probabilities
+from optkit.measure.accuracy import Logits, map_classes, measure_accuracy, ranked
 
 NAMES = tuple(f"class {index}" for index in range(8))
+
+
+def probabilities(answer: np.ndarray, classes: int) -> np.ndarray:
+    return Logits(classes).of(answer).softmax(dim=1).numpy()
 
 
 @dataclass
@@ -131,6 +135,30 @@ def test_softmax_at_the_end_of_a_model_is_undone(answers):
     soft = measure(probabilities(logits, 8).astype(np.float32), labels)
     assert soft.loss == pytest.approx(plain.loss, rel=1e-3)
     assert soft.ece == pytest.approx(plain.ece, abs=1e-3)
+
+
+def test_whether_there_is_a_softmax_is_decided_once():
+    """The last batch holds one image, whose logits look like probabilities."""
+    logits = np.array([[4.0, 0.0]] * 7 + [[0.9, 0.1]], np.float32)
+    found = measure(logits, np.zeros(8, int), ("a", "b"))
+    assert found.answers.losses[-1] == pytest.approx(np.log(1 + np.exp(-0.8)))
+    ends_with_softmax = np.array([[0.9, 0.1]] * 7 + [[0.99, 0.02]], np.float32)  # the last one is rounded
+    found = measure(ends_with_softmax, np.zeros(8, int), ("a", "b"))
+    assert found.answers.losses[-1] == pytest.approx(np.log(1 + 0.02 / 0.99), rel=1e-4)
+
+
+def test_ties_are_broken_in_one_way():
+    """Of equal logits the class of the lowest index counts, in every figure."""
+    logits = np.zeros((60, 40), np.float32)
+    logits[:, 7:] = 1
+    labels = np.full(60, 7)
+    names = tuple(map(str, range(40)))
+    found = measure(logits, labels, names)
+    assert found.predictions == [7] * 60
+    assert found.confusion[7][7] == 60
+    assert (found.top1, found.top5, found.per_class[7]["recall"]) == (1.0, 1.0, 1.0)
+    assert measure(logits, np.full(60, 12), names).top5 == 0.0
+    assert ranked(probabilities(logits, 40))[0, :5].tolist() == [7, 8, 9, 10, 11]
 
 
 def test_nan_is_an_error_and_not_an_accuracy():

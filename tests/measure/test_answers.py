@@ -68,6 +68,24 @@ def test_equals_torchmetrics_and_scikit_learn(drawn):
     assert found["loss"] == pytest.approx(reference.log_loss(labels, p.numpy()), abs=1e-9)
 
 
+def test_full_confidence_is_in_the_last_bin():
+    """Two sure answers, one wrong, beside two at 0.97, both right: one bin of mean 0.985 and three of four."""
+    p = np.array([1.0, 1.0, 0.97, 0.97])
+    found = figures(Answers(np.array([0, 1, 0, 1]), np.array([0, 0, 0, 1]), p, np.zeros(4)))
+    assert found["ece"] == pytest.approx(0.985 - 0.75)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1, 3])
+def test_the_calibration_error_is_torchmetrics(drawn, temperature):
+    logits, labels = drawn
+    answers = answers_of(logits / temperature, labels)
+    reference_error = multiclass_calibration_error(
+        torch.from_numpy(logits / temperature).softmax(dim=1), torch.from_numpy(labels), 6, n_bins=15
+    )
+    assert answers.confidences.max() < 1
+    assert figures(answers)["ece"] == pytest.approx(float(reference_error), abs=1e-6)
+
+
 def test_weights_count_an_image_several_times(drawn):
     answers = answers_of(*drawn)
     weights = np.random.default_rng(1).integers(0, 3, 500)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, t
 
 from optkit.measure.map_agreement import compare_maps, mean_interval
 
@@ -57,7 +57,24 @@ def test_a_flat_map_agrees_with_nothing(maps):
     assert (found.pearson, found.spearman, found.iou) == (None, None, None)
 
 
-def test_interval_of_a_mean():
-    low, high = mean_interval([0.2, 0.4, 0.6, 0.8], 0)
-    assert low < 0.5 < high
-    assert mean_interval([0.5], 0) is None
+@pytest.mark.parametrize("n", [3, 8, 30])
+def test_interval_of_a_mean_is_students(n):
+    values = np.random.default_rng(0).normal(0.3, 0.1, n)
+    expected = t.interval(0.95, n - 1, values.mean(), values.std(ddof=1) / np.sqrt(n))
+    assert mean_interval(values, -1) == pytest.approx(expected, rel=5e-3)
+
+
+def test_intervals_of_few_images_cover_the_truth():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(1000):
+        low, high = mean_interval(rng.normal(0.4, 0.1, 8), 0)
+        hits += low <= 0.4 <= high
+    assert 930 <= hits <= 970
+
+
+def test_an_interval_stays_within_what_is_possible():
+    low, high = mean_interval([0.0, 0.05, 1.0], 0)
+    assert (low, high) == (0.0, 1.0)
+    assert mean_interval([0.0, 0.05, 1.0], -1)[0] < 0
+    assert mean_interval([0.5, 0.6], 0) is None

@@ -178,7 +178,8 @@ def evaluation(
             }
             for index in range(mistakes)
         ],
-        "facts": {"runtime": "onnxruntime", "threads": 2},
+        "runtime": "onnxruntime",
+        "facts": {"threads": 2},
     }
     return {**shares, **intervals, "n": n}, details
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from optkit.core.errors import InputError
 from optkit.core.types import Format
 from optkit.report import text
 from optkit.report.collect import collect
+from optkit.report.render import to_html
 
 from .run_folder import CLASSES, RunFolder, bench_row, evaluation, latency
 
@@ -81,6 +83,21 @@ def test_the_evaluation_of_a_model_nobody_benched_is_in_its_row(empty_run: RunFo
     ]
 
 
+def test_an_evaluation_on_other_data_stays_out_of_the_table(empty_run: RunFolder) -> None:
+    """The rows' own figures are of one data set; without any, the first evaluation's set is the table's."""
+    photos, other = ({"data": {"path": path}, "split": "val"} for path in ("photos", "other"))
+    one = empty_run.add("one", "load", Format.TORCH, size=1)
+    two = empty_run.add("two", "load", Format.TORCH, size=1)
+    _evaluate(empty_run, one, name="a", config=photos)
+    _evaluate(empty_run, two, name="b", config=other)
+    report = collect(empty_run.path)
+    assert {row.name: row.top1_step for row in report.rows} == {"one": "a", "two": ""}
+    assert len(report.evaluations) == 2
+    empty_run.add("three", "finetune", Format.TORCH, size=1, config=other, metrics={"top1": 0.4, "n": 10})
+    rows = {row.name: row.top1_step for row in collect(empty_run.path).rows}
+    assert rows == {"one": "", "two": "b", "three": "three"}
+
+
 @pytest.mark.parametrize(
     ("runtime", "top1", "expected"),
     [("onnxruntime", None, METRICS["top1"]), ("openvino", None, None), ("onnxruntime", 0.25, 0.25)],
@@ -97,4 +114,22 @@ def test_a_bench_row_takes_it_from_the_same_runtime_only(
 
 def test_explanations_name_their_models(tutorial: RunFolder) -> None:
     (found,) = collect(tutorial.path).explanations
-    assert (found.models, len(found.maps), found.facts) == (("model",), 6, {"agreement": 0.91})
+    assert (found.models, len(found.maps), found.agreement) == (("model",), 6, ())
+
+
+def test_the_agreement_of_two_models(tutorial: RunFolder) -> None:
+    def compare(manifest: dict[str, Any]) -> None:
+        manifest["metrics"] = {
+            "n": 6, "agreement_n": 5, "pearson": 0.5, "pearson_interval": [-0.25, 0.75],
+            "iou": None, "iou_interval": None, "prediction_agreement": 0.8,
+            "prediction_agreement_interval": [0.4, 0.9],
+        }  # fmt: skip
+
+    (step,) = (one for one in collect(tutorial.path).steps if one.manifest.stage == "explain")
+    tutorial.edit(step.name, compare)
+    report = collect(tutorial.path)
+    assert [figure.name for figure in report.explanations[0].agreement] == ["pearson", "prediction_agreement"]
+    page = " ".join(re.sub("<[^>]+>", " ", to_html(report)).split())
+    assert "Agreement of the two 5 images drawn at random" in page
+    assert "correlation of the maps (Pearson) 0.500 95 %: -0.250 – 0.750" in page
+    assert "same prediction 80.0 % 95 %: 40.0 – 90.0 %" in page

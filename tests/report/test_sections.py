@@ -122,6 +122,17 @@ def test_data_card_shows_leaks_and_corrupt_files(page: Page) -> None:
         assert words in text
 
 
+def test_manifests_of_another_version_make_a_page(empty_run: RunFolder) -> None:
+    """They lack facts that this version writes."""
+    images = {"formats": {"JPEG": 3}, "width": {"max": 9}, "height": {"min": 1, "max": 9}}
+    empty_run.add("ft", "finetune", Format.TORCH, size=1, details={"data": {"images": images}})
+    empty_run.add("scale", "scale", Format.RESULT, details={"base": {"phi": 1}, "trials": [{"phi": 1}]})
+    text = " ".join(Page(to_html(collect(empty_run.path))).text.split())
+    assert "JPEG 3" in text
+    assert "height 1 – 9" in text
+    assert "phi 1" in text
+
+
 def test_scaling_is_a_table(empty_run: RunFolder) -> None:
     trials = [{"arch": f"net@{phi}", "phi": phi, "macs": 386_000_000 * 2**phi} for phi in range(3)]
     details = {"base": trials[0], "chosen": trials[1], "trials": trials, "candidates": []}

@@ -39,6 +39,21 @@ def colour_photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.fixture
+def large_photos(tmp_path: Path) -> Path:
+    """Class folders of one large JPEG each, which is decoded at a fraction of its size; "green" shows red."""
+    rng = np.random.default_rng(0)
+    for name in ("green", "red"):
+        folder = tmp_path / "large" / name
+        folder.mkdir(parents=True)
+        pixels = rng.integers(0, 200, (640, 640, 3)).astype(np.uint8)
+        pixels[..., 0] //= 2
+        pixels[..., 2] //= 2
+        pixels[:320, :, 0] += 140
+        Image.fromarray(pixels).save(folder / f"{name}.jpg", quality=80)
+    return tmp_path / "large"
+
+
 def _colour_onnx(batch: int | None, order: tuple[int, ...]) -> onnx.ModelProto:
     """1×1 convolution and mean: the logit of a class is the mean of its colour's channel."""
     kernel = 8 * np.eye(3, dtype=np.float32)[list(order)].reshape(3, 3, 1, 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -57,6 +58,10 @@ class MemoryImages:
         yield found
 
 
+def natural(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return rng.permutation(len(labels))
+
+
 def network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return build("test_efficientnet", 2)
@@ -73,7 +78,7 @@ def trainer(
     config = TrainConfig(**{"precision": "fp32", "warmup": 0.0, **(options or {})})
     val = batch(16, seed=7, contrast=1.0)
     val.labels = val.labels.numpy()
-    images = Images(training or MemoryImages(), 32, lambda: [val], 16, torch.tensor([16, 16]))
+    images = Images(training or MemoryImages(), 32, lambda: [val], 16, torch.tensor([16, 16]), natural)
     context = Context(folder, reporter or SilentReporter(), folder / "scratch")
     folder.mkdir(parents=True, exist_ok=True)
 

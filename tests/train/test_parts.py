@@ -28,7 +28,7 @@ from optkit.train.objectives import classification, distillation
 from optkit.train.optimisation import Schedule, check_optimizer, make_optimizer
 from optkit.train.regularisation import l1_norm, make_mixer
 from optkit.train.stand_ins import FloatDepthwise, plain_state, put_stand_ins, remove_stand_ins
-from tests.train.support import batch, network
+from tests.train.support import batch, natural, network
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,73 @@ def test_phases_from_the_command_line_replace_the_usual_ones() -> None:
         TrainConfig(phases="[{unfreeze: head")
 
 
+def test_a_head_alone_learns_at_the_rate_that_is_given() -> None:
+    head = TrainConfig(unfreeze="head", lr=0.05, epochs=3).completed(True, 2).schedule_of_phases(30)
+    assert head == (PhaseConfig(unfreeze="head", epochs=33, lr=0.05),)
+    usual = TrainConfig(unfreeze="head").completed(True, 2).schedule_of_phases(30)
+    assert usual[0].lr == 1e-3
+
+
+def test_a_rate_that_is_to_be_found_is_left_open() -> None:
+    phases = TrainConfig(
+        find_lr=True, phases=[{"unfreeze": "head", "epochs": 1}, {"unfreeze": 2, "epochs": 1}]
+    )
+    assert [phase.lr for phase in phases.completed(True, 2).schedule_of_phases(0)] == [1e-3, None]
+    for wrong in (
+        {"lr": 0.1},
+        {"unfreeze": "head"},
+        {"phases": [{"unfreeze": "all", "epochs": 1, "lr": 0.1}]},
+    ):
+        with pytest.raises(UsageError, match="no learning rate to find"):
+            TrainConfig(find_lr=True, **wrong).check()
+
+
+def test_parts_of_a_batch_add_up_with_class_weights() -> None:
+    logits = torch.randn(8, 2, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 0, 1])
+    whole = losses(logits, labels, class_weights="balanced")
+    parts = [
+        losses(part, truth, class_weights="balanced")
+        for part, truth in zip(logits.chunk(2), labels.chunk(2), strict=True)
+    ]
+    assert whole == pytest.approx(sum(parts) / 2)
+
+
+def test_the_focal_loss_has_a_slope_where_it_is_sure() -> None:
+    logits = torch.tensor([[60.0, -60.0]], requires_grad=True)
+    options = TrainConfig(label_loss="focal", focal_gamma=0.5, label_smoothing=0.0)
+    label_loss(options, COUNTS)(logits, torch.tensor([0])).backward()
+    assert logits.grad is not None
+    assert bool(torch.isfinite(logits.grad).all())
+
+
+def test_an_optimizer_that_does_not_take_its_options() -> None:
+    with pytest.raises(UsageError, match="does not take"):
+        check_optimizer(TrainConfig(optimizer="sgd", momentum=0.0))
+
+
+def test_plateau_warms_up() -> None:
+    found = rates("plateau", warmup=0.2)
+    assert found[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
+    assert found[20] == 1
+
+
+def test_one_cycle_leaves_momentum_alone_and_takes_any_optimizer() -> None:
+    for name in ("momentum", "adadelta"):
+        config = TrainConfig(optimizer=name, momentum=0.5, schedule="one-cycle")
+        optimizer = make_optimizer(nn.Linear(2, 2), config, 1.0)
+        Schedule(optimizer, config, 1.0, 2, 2).update(1)
+        assert optimizer.param_groups[0].get("momentum", 0.5) == 0.5
+
+
+def test_features_are_drawn_as_the_order_says() -> None:
+    labels = torch.tensor([0] * 190 + [1] * 10)
+    rare = Features(
+        [torch.zeros(200, 1)], labels, lambda labels, rng: rng.choice(np.flatnonzero(labels), 200)
+    )
+    assert all(int(one.labels.min()) == 1 for one in rare.batches([0], 0))
+
+
 def test_what_changes_no_weight_is_not_part_of_the_key() -> None:
     plain = TrainConfig().canonical()
     assert TrainConfig(workers=3, log="csv", checkpoint_seconds=1, log_dir="x").canonical() == plain
@@ -137,7 +204,7 @@ def test_label_losses_are_what_their_names_say() -> None:
     assert losses(logits, labels) == pytest.approx(F.cross_entropy(logits, labels).item())
     assert losses(logits, labels, label_smoothing=0.2) == pytest.approx(smoothed)
     weights = 40 / (2 * COUNTS)
-    weighted = F.cross_entropy(logits, labels, weight=weights).item()
+    weighted = (weights[labels] * F.cross_entropy(logits, labels, reduction="none")).mean().item()
     assert losses(logits, labels, class_weights="balanced") == pytest.approx(weighted)
     bce = F.binary_cross_entropy_with_logits(logits, hot).item()
     assert losses(logits, labels, label_loss="bce") == pytest.approx(bce)
@@ -284,7 +351,7 @@ def test_evaluation_counts_and_averages() -> None:
 
 def test_epochs_over_features_can_start_in_the_middle() -> None:
     views = [torch.arange(200.0)[:, None] + 1000 * view for view in range(2)]
-    features = Features(views, torch.arange(200))
+    features = Features(views, torch.arange(200), natural)
     whole = list(features.batches([0, 1], 0))
     assert len(whole) == features.steps() == 3
     rest = list(features.batches([0, 1], 2))
@@ -337,7 +404,7 @@ def test_depthwise_layers_stand_in_with_the_same_answers_and_names() -> None:
         return found
 
     plain = gradients()
-    put_stand_ins(module, is_bf16=True)
+    put_stand_ins(module, processes=1, is_bf16=True)
     stand_in = next(layer for layer in module.modules() if isinstance(layer, FloatDepthwise))
     stand_in.layer.register_forward_hook(lambda layer, x, y: dtypes.append(y.dtype))
     assert list(plain_state(module).keys() ^ names) == []

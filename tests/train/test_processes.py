@@ -111,7 +111,9 @@ RECIPE = """
 data: synthetic
 steps:
   ft: {stage: finetune, arch: test_efficientnet, weights: scratch, size: 32,
-       train: {epochs: 2, batch_size: 16, lr: 0.01, optimizer: momentum, devices: DEVICES}}
+       train: {batch_size: 16, optimizer: momentum, devices: DEVICES,
+               phases: [{unfreeze: all, epochs: 1, lr: 0.01}, {unfreeze: 2, epochs: 1, lr: 0.01}]}}
+  alone: {stage: distill, teacher: ft, student: ft, train: {batch_size: 16, epochs: 1, lr: 0.001}}
   score: {stage: evaluate, model: ft}
 """
 

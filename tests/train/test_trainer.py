@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from optkit.core.errors import UsageError
 from optkit.core.progress import SilentReporter
+from optkit.train.config import PhaseConfig
 from optkit.train.loop import Diverged
 from tests.train.support import BATCH, STEPS, MemoryImages, batch, fit, network, phase, same, trainer
 
@@ -203,7 +204,7 @@ def test_the_learning_rate_is_found_and_the_weights_are_put_back(
     tmp_path: Path, plain: dict[str, torch.Tensor]
 ) -> None:
     one = trainer(tmp_path, {"find_lr": True})
-    weights = fit(one)
+    weights = fit(one, PhaseConfig(unfreeze="all", epochs=2))
     finder = one.details()["lr_finder"]
     assert 1e-6 < finder["suggestion"] < 1
     assert finder["suggestion"] in finder["lr"]
@@ -211,6 +212,55 @@ def test_the_learning_rate_is_found_and_the_weights_are_put_back(
     assert not same(weights, plain)
     with_it = fit(trainer(tmp_path / "again"), phase(lr=finder["suggestion"]))
     assert same(weights, with_it), "the test itself leaves no trace"
+
+
+def test_a_rate_that_is_given_is_not_looked_for(tmp_path: Path, plain: dict[str, torch.Tensor]) -> None:
+    one = trainer(tmp_path, {"find_lr": True})
+    assert same(fit(one), plain)
+    assert "lr_finder" not in one.details()
+
+
+def test_a_training_killed_while_it_waits_for_the_end_stops_where_it_would(tmp_path: Path) -> None:
+    """The checkpoint of the last epoch that patience allows is followed by no further epoch."""
+    options = {"patience": 1, "checkpoint_seconds": 0, "schedule": "constant", "optimizer": "momentum"}
+    phases = (phase("all", 20, 1e-9),)
+    whole = trainer(tmp_path / "whole", options)
+    expected = fit(whole, *phases)
+    cut = trainer(tmp_path / "cut", options)
+    original = cut._checkpoints.save
+    names = []
+
+    def killing(name: str, state: dict[str, Any]) -> None:
+        original(name, state)
+        names.append(name)
+        if name == "state" and state["progress"]["stale"] == 1:
+            raise Killed
+
+    cut._checkpoints.save = killing  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        fit(cut, *phases)
+    going_on = trainer(tmp_path / "cut", options, module=network())
+    assert same(fit(going_on, *phases), expected)
+    assert len(going_on.history) == len(whole.history) < 20
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_layers_are_put_back_when_training_stops(precision: str, tmp_path: Path) -> None:
+    one = trainer(tmp_path, {"precision": precision, "schedule": "constant", "checkpoint_seconds": 0})
+    names = list(one.module.state_dict())
+
+    class Poisoned(MemoryImages):
+        def epoch(self, number: int, start: int = 0) -> Any:
+            for found in super().epoch(number, start):
+                if len(self.read) > STEPS:
+                    found.views[0][:] = math.nan
+                yield found
+
+    one = trainer(tmp_path, {"precision": precision}, training=Poisoned())
+    with pytest.raises(Diverged) as caught:
+        fit(one, phase(epochs=3))
+    assert list(one.module.state_dict()) == names
+    assert "last_good.safetensors" in caught.value.hint
 
 
 class Killed(Exception):
@@ -346,8 +396,8 @@ def test_logs_are_written_while_training(kind: str, tmp_path: Path) -> None:
     files = [path for path in (tmp_path / "logs" / "run").rglob("*") if path.is_file()]
     if kind == "csv":
         text = next(path for path in files if path.name == "metrics.csv").read_text()
-        assert "blocks/loss" in text
-        assert "blocks/val_top1" in text
+        assert "1-blocks/loss" in text
+        assert "1-blocks/val_top1" in text
         assert len(text.splitlines()) >= 3
     else:
         assert any("tfevents" in path.name and path.stat().st_size > 200 for path in files)

@@ -15,7 +15,7 @@ from optkit.core.errors import InputError
 from optkit.data import hub
 from optkit.data.base import CorruptImage, ImageSet, Listing
 from optkit.data.config import DataConfig
-from optkit.data.images import decode_rgb, read_file
+from optkit.data.images import MAX_IMAGE_BYTES, decode_rgb, read_file
 from optkit.data.load import relabel
 from optkit.data.shards import VALIDATION_NAMES, split_by_name
 from optkit.data.table import class_order
@@ -30,34 +30,47 @@ READERS = ("parquet", "arrow", "imagefolder")
 def load(path: str, config: DataConfig) -> Listing:
     """Classes are those of the label column that have images, in the column's order."""
     hub.check(path)
-    splits = _splits(path)
+    splits, folders = _splits(path)
     corrupt: list[dict[str, str]] = []
     first = "train" if "train" in splits else next(iter(splits))
-    train = _image_set(splits[first], first, corrupt)
+    train = _image_set(splits[first], first, folders, corrupt)
     if train is None:
         raise InputError(
             f"{path!r} has no labelled image in {first!r}.", hint="Give a set for classification."
         )
     for name in VALIDATION_NAMES:
-        if name in splits and name != first and (val := _image_set(splits[name], name, corrupt)):
+        if name in splits and name != first and (val := _image_set(splits[name], name, folders, corrupt)):
             return Listing(train=train, val=relabel(val, train.class_names), corrupt=corrupt)
     return Listing(train=train, corrupt=corrupt)
 
 
-def _splits(path: str) -> dict[str, datasets.Dataset]:
-    """The rows of every split, mapped into memory."""
+def _splits(path: str) -> tuple[dict[str, datasets.Dataset], list[Path]]:
+    """The rows of every split, mapped into memory, and the folders that their images may lie in as files."""
     import datasets  # an extra: only this source needs it
 
     root = hub.local(path)
+    folders: list[Path] = []  # Parquet holds its images, so a path in it could only be to spy with
     try:
         if root is not None and hub.is_saved(root):
             found: Any = datasets.load_from_disk(str(root.resolve()))
+            folders = [root.resolve(), *_caches()]
+        elif root is not None:
+            found = _from_parquet(root)
         else:
-            found = _from_hub(path) if root is None else _from_parquet(root)
+            found, reader = _from_hub(path)
+            folders = [] if reader == "parquet" else _caches()
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path!r} cannot be loaded.", why=lines[0], hint="Check the data set.") from None
-    return {"train": found} if isinstance(found, datasets.Dataset) else dict(found)
+    return {"train": found} if isinstance(found, datasets.Dataset) else dict(found), folders
+
+
+def _caches() -> list[Path]:
+    """Where the packages keep what they load from the hub."""
+    import datasets
+    from huggingface_hub import constants
+
+    return [Path(folder).resolve() for folder in (datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)]
 
 
 def _from_parquet(root: Path) -> Any:
@@ -68,7 +81,8 @@ def _from_parquet(root: Path) -> Any:
     return datasets.load_dataset("parquet", data_files=shares)
 
 
-def _from_hub(path: str) -> Any:
+def _from_hub(path: str) -> tuple[Any, str]:
+    """The data set, and what it was read with."""
     import datasets
 
     name, configuration = hub.hub_name(path)
@@ -81,29 +95,36 @@ def _from_hub(path: str) -> Any:
             hint="Load it with the package datasets, save_to_disk, and give that folder.",
         )
     builder.download_and_prepare()
-    return builder.as_dataset()
+    return builder.as_dataset(), reader
 
 
-def _image_set(rows: datasets.Dataset, split: str, corrupt: list[dict[str, str]]) -> ImageSet | None:
+def _image_set(
+    rows: datasets.Dataset, split: str, folders: list[Path], corrupt: list[dict[str, str]]
+) -> ImageSet | None:
     """The labelled images of a split; None when there are none."""
     import datasets
 
     image, label = _columns(rows)
     names = getattr(rows.features[label], "names", None)
-    texts = [_text(value, names) for value in _column(rows, label).to_pylist()]
+    values = _column(rows, label).to_pylist()
+    texts = [_text(value, names) for value in values]
     rows = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    files, sizes = _files(rows, image)
+    files, sizes = _files(rows, image, folders)
     ids = [f"{split}/{number:07d}" for number in range(len(texts))]
     kept = [number for number, text in enumerate(texts) if text is not None]
     if not kept:
         return None
-    corrupt += [{"file": ids[i], "reason": "no label"} for i, text in enumerate(texts) if text is None]
+    corrupt += [
+        {"file": ids[i], "reason": _why_none(values[i], names)}
+        for i, text in enumerate(texts)
+        if text is None
+    ]
     used = {text for text in texts if text is not None}
     order = class_order(used) if names is None else [name for name in names if name in used]
     index = {name: number for number, name in enumerate(order)}
 
     def read_image(i: int) -> bytes:
-        return _read(rows[kept[i]][image])
+        return _read(rows[kept[i]][image], folders)
 
     return ImageSet(
         class_names=tuple(order),
@@ -138,7 +159,7 @@ def _column(rows: datasets.Dataset, name: str) -> Any:
     return rows.select_columns([name]).with_format("arrow")[:].column(name)
 
 
-def _files(rows: datasets.Dataset, image: str) -> tuple[list[str], list[int]]:
+def _files(rows: datasets.Dataset, image: str, folders: list[Path]) -> tuple[list[str], list[int]]:
     """File name, where known, and length in bytes of every image; its content is not read."""
     import pyarrow.compute as pc
 
@@ -146,23 +167,46 @@ def _files(rows: datasets.Dataset, image: str) -> tuple[list[str], list[int]]:
     sizes = pc.binary_length(pc.struct_field(column, "bytes")).to_pylist()
     paths = [Path(path or "") for path in pc.struct_field(column, "path").to_pylist()]
     of_files = (
-        path.stat().st_size if size is None and path.is_file() else size
+        path.stat().st_size if size is None and _may_read(path, folders) else size
         for path, size in zip(paths, sizes, strict=True)
     )
     return [path.name for path in paths], [size or 0 for size in of_files]
 
 
 def _text(value: Any, names: list[str] | None) -> str | None:
-    """The class name of a label; None for none: null, or -1 in a split that is for contests."""
+    """The class name of a label; None for none: null, -1 in a split that is for contests, or an unknown one."""
     if value is None or (isinstance(value, int) and value < 0):
         return None
-    return str(value) if names is None else names[value]
+    if names is None:
+        return str(value)
+    return names[value] if value < len(names) else None
 
 
-def _read(cell: dict[str, Any] | None) -> bytes:
+def _why_none(value: Any, names: list[str] | None) -> str:
+    return (
+        f"label {value} of {len(names)} classes" if names and value is not None and value >= 0 else "no label"
+    )
+
+
+def _may_read(path: Path, folders: list[Path]) -> bool:
+    """Whether `path`, which comes from outside, is a file in one of `folders`."""
+    try:
+        real = path.resolve()
+        return any(real.is_relative_to(folder) for folder in folders) and real.is_file()
+    except (OSError, RuntimeError, ValueError):  # a circle of links, a name that cannot be
+        return False
+
+
+def _read(cell: dict[str, Any] | None, folders: list[Path]) -> bytes:
+    """The encoded image; CorruptImage for a file that is too large or lies outside `folders`."""
     if cell and cell["bytes"]:
         data: bytes = cell["bytes"]
         return data
     if cell and cell["path"]:
-        return read_file(Path(cell["path"]))
+        path = Path(cell["path"])
+        if not _may_read(path, folders):
+            raise CorruptImage("no image in the data set, and no file in its folder")
+        if path.stat().st_size > MAX_IMAGE_BYTES:
+            raise CorruptImage("too large a file")
+        return read_file(path)
     raise CorruptImage("no image")

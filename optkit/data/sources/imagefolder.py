@@ -9,7 +9,8 @@ import numpy as np
 from optkit.core.errors import InputError
 from optkit.data.base import ImageSet, Listing
 from optkit.data.config import DataConfig, class_folders, shares
-from optkit.data.images import identity, is_image, open_rgb, quick_check, read_file
+from optkit.data.files import is_image
+from optkit.data.images import identity, is_unread_image, open_rgb, quick_check, read_file
 
 
 def load(path: str, config: DataConfig) -> Listing:
@@ -72,9 +73,11 @@ def _why_empty(folder: Path) -> str:
 def _good_images(folder: Path, root: Path, corrupt: list[dict[str, str]]) -> list[Path]:
     good = []
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and is_image(path):
-            if reason := quick_check(path):
-                corrupt.append({"file": path.relative_to(root).as_posix(), "reason": reason})
-            else:
-                good.append(path)
+        if not path.is_file() or not (is_image(path) or is_unread_image(path)):
+            continue
+        reason = quick_check(path) if is_image(path) else f"{path.suffix.lower()} is not read"
+        if reason:
+            corrupt.append({"file": path.relative_to(root).as_posix(), "reason": reason})
+        else:
+            good.append(path)
     return good

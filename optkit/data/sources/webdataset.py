@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -12,13 +12,13 @@ from optkit.data.base import ImageSet, Listing
 from optkit.data.config import DataConfig
 from optkit.data.images import decode_rgb
 from optkit.data.load import relabel
-from optkit.data.shards import classes_file, find_shards, is_remote, short_names, split_by_name
+from optkit.data.shards import classes_file, find_shards, short_names, split_by_name
 from optkit.data.table import class_order
-from optkit.data.tars import TarImage, index_tar, read_tar_image, read_url
+from optkit.data.tars import TarImage, index_tar, read_tar_image
 
 
 def load(path: str, config: DataConfig) -> Listing:
-    """Classes are the lines of classes.txt beside the shards, else the distinct labels."""
+    """Classes are the lines of classes.txt beside the shards or above train/ and val/, else the distinct labels."""
     shards = find_shards(path)
     names = _class_names(shards)
     shares = split_by_name(shards)
@@ -84,12 +84,12 @@ def _name(image: TarImage, names: dict[str, str] | None) -> str:
 
 def _class_names(shards: list[str]) -> list[str] | None:
     """The lines of classes.txt; None when there is none."""
-    file = classes_file(shards)
-    try:
-        data = read_url(file) if is_remote(file) else Path(file).read_bytes()
-        names = [line.strip() for line in data.decode().splitlines() if line.strip()]
-    except FileNotFoundError:
+    found = classes_file(shards)
+    if found is None:
         return None
+    file, data = found
+    try:
+        names = [line.strip() for line in data.decode().splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise InputError(f"{file!r} is not a text file.", why=str(error), hint="Save it as UTF-8.") from None
     if len(set(names)) < len(names):

@@ -12,6 +12,8 @@ from optkit.measure.formula import by_formula, explain, with_separable
 from optkit.models.build import build, check_size, default_preprocess, rebuild
 from optkit.stages.cost.config import Config
 
+CLASSES = 1000  # ImageNet's
+
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Count a model, or an architecture without weights."""
@@ -25,7 +27,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         name = str(config.arch)
         size = config.size or default_preprocess(name).size
         with torch.device("meta"):
-            module = build(name, config.num_classes)
+            module = build(name, config.num_classes or CLASSES)
             check_size(module, name, size)
             cost = module_cost(module, size)
     if cost.unknown:

@@ -19,15 +19,16 @@ from optkit.stages.base import check_training, fabric_for, learning_data, traini
 from optkit.stages.distill.config import LOSSES, Config
 from optkit.train.config import PhaseConfig
 from optkit.train.objectives import Objective, distillation
+from optkit.train.optimisation import check_optimizer
 from optkit.train.trainer import Trainer
 
 
 def check(config: Config) -> None:
-    """The architecture exists, can get the head, and takes the size, weights, blocks and optimiser named."""
+    """The architecture exists, can get the head, and takes the size, weights and optimiser named."""
     module = build(config.arch, 2, config.head.spec(), config.size, config.drop_path)
     classifier(module, config.arch)
     check_weights(module, config.arch, config.weights)
-    check_training(module, config.train)
+    check_optimizer(config.train)
     if config.size is not None:
         check_size(module, config.arch, config.size)
 
@@ -42,12 +43,13 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     if given and (config.head.spec() or config.drop_path):
         raise UsageError(
             "A student that is given keeps its head and its blocks.",
-            hint="Leave out the options of the head and --drop-path, or name an architecture as the student.",
+            hint="Leave out --drop-path and the options of the head, or name an architecture as the student.",
         )
     spec = given.spec.also_trained_on(data.trained_on()) if given else _new_spec(config, data)
     check_classes(spec.class_names, data)
     fabric = fabric_for(config, spec.preprocess.size, context)
     module, origin = _student(config, given, spec, reporter)
+    check_training(module, config.train)
     preprocesses = [spec.preprocess, teacher.spec.preprocess]
     images, training = training_images(data, preprocesses, config, fabric, reporter)
     trainer = Trainer(

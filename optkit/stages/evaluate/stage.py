@@ -13,9 +13,10 @@ from optkit.core.types import Artifact, Context, Format, Output
 from optkit.data.base import Dataset, ImageSet
 from optkit.data.load import load_data
 from optkit.data.loading import batches
+from optkit.data.unlabelled import unread
 from optkit.measure.accuracy import Accuracy, map_classes, measure_accuracy
 from optkit.models.checkpoint import load_module
-from optkit.runtimes.base import Session, SessionOptions, any_batch, open_artifact
+from optkit.runtimes.base import DEFAULTS, Session, SessionOptions, any_batch, open_artifact
 from optkit.stages.evaluate.config import Config
 
 BATCH = 32
@@ -37,7 +38,6 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         session.close()
     names = artifact.spec.class_names
     mistakes = _mistakes(accuracy, images, names, context.workdir)
-    unread = sorted(set(range(len(images))) - set(accuracy.indices))
     return Output(
         format=Format.RESULT,
         metrics=accuracy.metrics(config.seed),
@@ -53,10 +53,8 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
             "files": [images.ids[index] for index in accuracy.indices],
             "labels": accuracy.labels,
             "predictions": accuracy.predictions,
-            "skipped": [
-                *data.listing.corrupt,
-                *({"file": images.ids[i], "reason": "corrupt"} for i in unread),
-            ],
+            "skipped": [*data.listing.corrupt, *unread(images, accuracy.indices)],
+            "runtime": config.runtime or DEFAULTS[artifact.format],
             "facts": session.facts,
         },
     )
@@ -64,6 +62,12 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
 
 def _images(data: Dataset, split: str, artifact: Artifact, reporter: Reporter) -> ImageSet:
     if split == "train":
+        hashes = data.train.hashes()
+        if any(not set(one.sample).isdisjoint(hashes) for one in artifact.spec.trained_on):
+            reporter.warn(
+                "TRAINED ON THESE IMAGES: the figures say how well the model learnt them; its accuracy on new "
+                "images will be lower."
+            )
         return data.train
     return data.evaluation_images(artifact.spec.trained_on, reporter)
 

@@ -11,7 +11,7 @@ from optkit.core.config import Input, StageConfig
 from optkit.core.errors import UsageError, closest
 from optkit.core.types import Format
 from optkit.data.config import DataConfig
-from optkit.data.files import find_files
+from optkit.data.files import find_images
 
 FORMATS = (Format.TORCH, Format.ONNX, Format.ENGINE)
 
@@ -42,8 +42,11 @@ class Config(StageConfig):
     layer: str | None = Field(
         default=None, description="gradcam: layer to look at; default: the last convolutional feature map."
     )
-    patches: int = Field(
-        default=8, ge=4, le=64, description="occlusion: how many steps of the patch go across the image."
+    patches: int | None = Field(
+        default=None,
+        ge=4,
+        le=64,
+        description="occlusion: how many steps of the patch go across the image; default: 8.",
     )
     target: Literal["predicted", "label"] = Field(
         default="predicted",
@@ -61,7 +64,7 @@ class Config(StageConfig):
 
     def canonical(self) -> dict[str, Any]:
         """Images by name and content."""
-        files = find_files(self.images) if self.images else []
+        files = find_images(self.images) if self.images else []
         return {**super().canonical(), "images": [[str(file), fingerprint.of_file(file)] for file in files]}
 
     def check(self) -> None:
@@ -72,13 +75,20 @@ class Config(StageConfig):
                 "explain needs images.", hint="Give --data photos/ (labelled), or --images 'photos/*.jpg'."
             )
         if self.images:
-            find_files(self.images)
+            if self.data is not None:
+                raise UsageError(
+                    "Images come from one place: --data and --images were both given.",
+                    hint="Leave one out; in a recipe that has data for all its steps, write `data: null` here.",
+                )
+            find_images(self.images)
             if self.target == "label":
                 raise UsageError(
                     "Images without labels have no true class.", hint="Give --data alone for --target label."
                 )
         if self.layer is not None and self.method != "gradcam":
             raise UsageError("A layer means nothing to occlusion.", hint="Leave --layer out.")
+        if self.patches is not None and self.method != "occlusion":
+            raise UsageError("Patches mean nothing to Grad-CAM.", hint="Leave --patches out.")
         known = discover.names("optkit.runtimes")
         if self.runtime is not None and self.runtime not in known:
             raise UsageError(f"Unknown runtime {self.runtime!r}.", hint=closest(self.runtime, known))

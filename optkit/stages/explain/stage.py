@@ -10,28 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from optkit.core.errors import InputError, UsageError
+from optkit.core.errors import UsageError
 from optkit.core.progress import Reporter, Task
 from optkit.core.types import Artifact, Context, Format, Output
 from optkit.data.base import ImageSet
-from optkit.data.files import NO_IMAGES_HINT, find_files
-from optkit.data.images import is_image, open_rgb
+from optkit.data.files import find_images
 from optkit.data.load import load_data
-from optkit.data.loading import batches, calibration_subset, normalise, resize_and_crop
+from optkit.data.loading import batches, calibration_subset, normalise, read_input
+from optkit.data.unlabelled import unlabelled_images
 from optkit.measure.accuracy import Run, map_classes
 from optkit.measure.map_agreement import MapAgreement, compare_maps, mean_interval
 from optkit.measure.saliency import Maps, feature_layer, grad_cam, named_layer, occlusion
 from optkit.measure.statistics import wilson
 from optkit.models.checkpoint import load_module
 from optkit.runtimes.base import Session, SessionOptions, any_batch, open_artifact
-from optkit.stages.explain.choose import Predictions, half_wrong, predict
+from optkit.stages.explain.choose import Predictions, at_random, half_wrong, predict
 from optkit.stages.explain.config import Config
 from optkit.stages.explain.draw import draw
 
 BATCH = 16
 PICTURE = "maps/{:02d}.png"
+PATCHES = 8
 POOL = 32  # images looked through for every one that is shown, to find mistakes among them
-
 SPARE = 2  # the same for images without labels: some may turn out corrupt
 
 
@@ -64,13 +64,13 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         for artifact in artifacts:
             subjects.append(_open(artifact, config))
             stack.callback(subjects[-1].session.close)
-        chosen, labels = _choose(subjects[0], images, config, context.reporter)
-        answers = [subject.predictions(chosen, context.reporter) for subject in subjects]
-        targets = answers[0].classes if config.target == "predicted" else labels
-        photos = [_photos(subject, chosen) for subject in subjects]
-        with context.reporter.track("Explaining", len(subjects) * len(chosen)) as task:
+        chosen = _choose(subjects, images, config, context.reporter)
+        answers = [subject.predictions(chosen.images, context.reporter) for subject in subjects]
+        targets = answers[0].classes if config.target == "predicted" else chosen.labels
+        photos = [_photos(subject, chosen.images) for subject in subjects]
+        with context.reporter.track("Explaining", len(subjects) * len(chosen.images)) as task:
             maps = [_maps(*pair, targets, config, task) for pair in zip(subjects, photos, strict=True)]
-    for index in range(len(chosen)):
+    for index in range(chosen.shown):
         draw(
             [one[index] for one in photos],
             [one[index] for one in maps],
@@ -79,12 +79,12 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     agreements = [compare_maps(*pair) for pair in zip(*maps, strict=True)] if len(maps) > 1 else []
     return Output(
         format=Format.RESULT,
-        metrics={"n": len(chosen)} | _metrics(agreements, answers, config.seed, context.reporter),
+        metrics={"n": chosen.shown} | _metrics(chosen.sample, agreements, answers, context.reporter),
         details={
             "method": config.method,
             "target": config.target,
             "layers": [subject.layer for subject in subjects],
-            "maps": _rows(chosen, labels, answers, agreements),
+            "maps": _rows(chosen, answers, agreements),
             "facts": [subject.session.facts for subject in subjects],
         },
     )
@@ -120,15 +120,11 @@ def _some(artifact: Artifact) -> str:
 
 
 def _images(config: Config, artifacts: list[Artifact], reporter: Reporter) -> ImageSet:
-    """The images to choose from; files without labels all get the class 0 of no name."""
-    if config.data is not None and not config.images:
+    """The images to choose from."""
+    if config.data is not None:
         trained = [images for artifact in artifacts for images in artifact.spec.trained_on]
         return load_data(config.data, reporter).evaluation_images(trained, reporter)
-    files = [file for file in find_files(config.images) if is_image(file)]
-    if not files:
-        raise InputError(f"{', '.join(config.images)!r} holds no image.", hint=NO_IMAGES_HINT)
-    names = tuple(str(file) for file in files)
-    return ImageSet(("",), names, np.zeros(len(files), np.int64), lambda i: open_rgb(files[i]), names)
+    return unlabelled_images(find_images(config.images))
 
 
 def _open(artifact: Artifact, config: Config) -> Subject:
@@ -145,12 +141,22 @@ def _open(artifact: Artifact, config: Config) -> Subject:
     return Subject(artifact, session, module, layer)
 
 
-def _choose(
-    first: Subject, images: ImageSet, config: Config, reporter: Reporter
-) -> tuple[ImageSet, list[str]]:
-    """The images to show, by the first model's answers, and the names of their classes; "" for none."""
+@dataclass(frozen=True)
+class Chosen:
+    """The images to explain and the names of their classes, "" for none. The first `shown` become pictures;
+    two models are compared on `sample` (places in `images`), which no answer had a part in choosing."""
+
+    images: ImageSet
+    labels: list[str]
+    shown: int
+    sample: list[int]
+
+
+def _choose(subjects: list[Subject], images: ImageSet, config: Config, reporter: Reporter) -> Chosen:
+    """The images to show, by the first model's answers, and those to compare two models on."""
+    first, count = subjects[0], config.count
     names = first.artifact.spec.class_names
-    pool = calibration_subset(images, (SPARE if config.images else POOL) * config.count, config.seed)
+    pool = calibration_subset(images, (SPARE if config.images else POOL) * count, config.seed)
     answers = first.predictions(pool, reporter)
     if config.images:
         labels, wrong = [""] * len(answers.classes), np.zeros(len(answers.classes), bool)
@@ -158,14 +164,21 @@ def _choose(
         mapping = map_classes(images.class_names, names)
         labels = [names[label] for label in mapping.classes[pool.labels[answers.indices]]]
         wrong = np.array(labels) != np.array(answers.classes)
-    places = half_wrong(wrong, config.count, config.seed)
-    return pool.subset(answers.indices[places]), [labels[place] for place in places]
+    shown = half_wrong(wrong, count, config.seed).tolist()
+    sample = at_random(len(wrong), count, config.seed).tolist() if len(subjects) > 1 else []
+    places = list(dict.fromkeys([*shown, *sample]))
+    return Chosen(
+        images=pool.subset(answers.indices[places]),
+        labels=[labels[place] for place in places],
+        shown=len(shown),
+        sample=[places.index(place) for place in sample],
+    )
 
 
 def _photos(subject: Subject, images: ImageSet) -> list[NDArray[np.uint8]]:
     """What the model sees of each image, before normalisation."""
     preprocess = subject.artifact.spec.preprocess
-    return [resize_and_crop(images.open_image(index), preprocess) for index in range(len(images))]
+    return [read_input(images, index, preprocess) for index in range(len(images))]
 
 
 def _maps(
@@ -176,41 +189,42 @@ def _maps(
     pixels = normalise(np.stack(photos), spec.preprocess)
     classes = np.array([spec.class_names.index(name) for name in targets])
     if subject.module is None or subject.layer is None:
-        return occlusion(subject.ask, spec.num_classes, pixels, classes, config.patches, task.advance)
+        patches = config.patches or PATCHES
+        return occlusion(subject.ask, spec.num_classes, pixels, classes, patches, task.advance)
     maps = grad_cam(subject.module, subject.layer, pixels, classes)
     task.advance(len(photos))
     return maps
 
 
 def _metrics(
-    agreements: list[MapAgreement], answers: list[Predictions], seed: int, reporter: Reporter
+    sample: list[int], agreements: list[MapAgreement], answers: list[Predictions], reporter: Reporter
 ) -> dict[str, Any]:
-    """Means over the images with their intervals; empty for one model."""
-    if not agreements:
+    """Means over the images of `sample` with their intervals; empty for one model."""
+    if not sample:
         return {}
+    agreements = [agreements[index] for index in sample]
     flat = sum(agreement.iou is None for agreement in agreements)
     if flat:
         reporter.warn(
             f"{flat} of {len(agreements)} images have a flat map and do not count in the agreement."
         )
-    found: dict[str, Any] = {}
-    for name in ("pearson", "spearman", "iou"):
+    found: dict[str, Any] = {"agreement_n": len(sample)}
+    for name, lowest in (("pearson", -1), ("spearman", -1), ("iou", 0)):
         values = [value for one in agreements if (value := getattr(one, name)) is not None]
         found[name] = float(np.mean(values)) if values else None
-        found[f"{name}_interval"] = mean_interval(values, seed)
-    same = sum(one == other for one, other in zip(*(one.classes for one in answers), strict=True))
-    found["prediction_agreement"] = same / len(agreements)
-    found["prediction_agreement_interval"] = list(wilson(same, len(agreements)))
+        found[f"{name}_interval"] = mean_interval(values, lowest)
+    same = sum(answers[0].classes[index] == answers[1].classes[index] for index in sample)
+    found["prediction_agreement"] = same / len(sample)
+    found["prediction_agreement_interval"] = list(wilson(same, len(sample)))
     return found
 
 
-def _rows(
-    images: ImageSet, labels: list[str], answers: list[Predictions], agreements: list[MapAgreement]
-) -> list[dict[str, Any]]:
+def _rows(chosen: Chosen, answers: list[Predictions], agreements: list[MapAgreement]) -> list[dict[str, Any]]:
     """What the report writes beside each picture; `label` is null for images without labels."""
     rows = []
-    for index, (name, label) in enumerate(zip(images.ids, labels, strict=True)):
-        row: dict[str, Any] = {"file": name, "image": PICTURE.format(index), "label": label or None}
+    for index in range(chosen.shown):
+        name, label = chosen.images.ids[index], chosen.labels[index] or None
+        row: dict[str, Any] = {"file": name, "image": PICTURE.format(index), "label": label}
         for suffix, answer in zip(("", "_other"), answers, strict=False):
             row[f"prediction{suffix}"] = answer.classes[index]
             row[f"p{suffix}"] = float(answer.p[index])

@@ -10,7 +10,7 @@ from optkit.core import discover, fingerprint
 from optkit.core.config import Input, StageConfig
 from optkit.core.errors import UsageError, closest
 from optkit.core.types import Format
-from optkit.data.files import find_files
+from optkit.data.files import find_images
 
 
 class Config(StageConfig):
@@ -37,13 +37,13 @@ class Config(StageConfig):
 
     def canonical(self) -> dict[str, Any]:
         """Images by name and content."""
-        prints = [[str(file), fingerprint.of_file(file)] for file in find_files(self.images)]
+        prints = [[str(file), fingerprint.of_file(file)] for file in find_images(self.images)]
         return {**super().canonical(), "images": prints}
 
     def check(self) -> None:
-        """There are files, and the runtime is known."""
+        """There are images, and the runtime is known."""
         super().check()
-        find_files(self.images)
+        find_images(self.images)
         known = discover.names("optkit.runtimes")
         if self.runtime is not None and self.runtime not in known:
             raise UsageError(f"Unknown runtime {self.runtime!r}.", hint=closest(self.runtime, known))

@@ -24,7 +24,13 @@ from optkit.stages.prune.channels import choose_widths, find_groups, pruned_spec
 from optkit.stages.prune.config import CRITERIA, Config
 from optkit.train.losses.kl import loss as kl_loss
 from optkit.train.objectives import Objective, distillation
+from optkit.train.optimisation import check_optimizer
 from optkit.train.trainer import Trainer
+
+
+def check(config: Config) -> None:
+    """The optimiser can be made."""
+    check_optimizer(config.train)
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:

@@ -71,6 +71,11 @@ class Config(StageConfig):
                 "--phi and a budget exclude each other: φ follows from the budget.",
                 hint="Give --phi, or --max-macs and --max-latency-ms.",
             )
+        if self.train.phases or self.train.unfreeze not in ("auto", "all") or self.train.keep != "last":
+            raise UsageError(
+                "Candidates are trained whole and from scratch, in one phase, and the last weights count.",
+                hint="Leave out --phases, --unfreeze and --keep.",
+            )
         if self.rank_by == "training" and not self.search:
             raise UsageError("There is nothing to rank.", hint="Add --search.")
         if self.rank_by == "training" and self.data is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from optkit.core.errors import UsageError
 from optkit.core.types import Context
 from optkit.data.base import Dataset
 from optkit.measure.statistics import wilson
@@ -13,6 +14,7 @@ from optkit.models.checkpoint import save_checkpoint
 from optkit.stages.base import fabric_for, learning_data, training_images
 from optkit.stages.scale.config import Config
 from optkit.train.config import PhaseConfig
+from optkit.train.loop import Diverged
 from optkit.train.objectives import classification
 from optkit.train.trainer import Trainer
 
@@ -25,14 +27,20 @@ def rank_by_training(rows: list[dict[str, Any]], config: Config, context: Contex
         raise ValueError("no data to train on")
     data = learning_data(config.data, config, context.reporter)
     count = min(config.candidates, len(rows))
-    trained = []
+    trained, failed = [], []
     with context.reporter.track("step 1: training candidates", count) as task:
         for row in rows[:count]:
-            trained.append(row | train_briefly(row["arch"], data, config, context))
-            task.advance(1, f"{row['arch']} {trained[-1]['top1']:.3f}")
+            try:
+                trained.append(row | train_briefly(row["arch"], data, config, context))
+                task.advance(1, f"{row['arch']} {trained[-1]['top1']:.3f}")
+            except Diverged as error:
+                context.reporter.warn(f"{row['arch']} is left out: {error.message} {error.why}")
+                failed.append(row)
+    if not trained:
+        raise UsageError("Every candidate diverged.", hint="Give a smaller --lr.")
     trained.sort(key=lambda row: -row["top1"])
     _warn_of_noise(trained, context)
-    return trained + rows[count:]
+    return trained + failed + rows[count:]
 
 
 def train_briefly(arch: str, data: Dataset, config: Config, context: Context) -> dict[str, Any]:

@@ -62,3 +62,9 @@ def test_one_thing_at_a_time(context, colour_model, arch):
 def test_unknown_architecture(context):
     with pytest.raises(UsageError, match="efficientnet_c0"):
         run(Config(arch="efficientnet_c0"), {}, context)
+
+
+def test_classes_beside_a_model_are_refused():
+    Config(arch="b0", num_classes=10).check()
+    with pytest.raises(UsageError, match="its own number of classes"):
+        Config(num_classes=10).check()

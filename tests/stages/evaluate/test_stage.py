@@ -6,6 +6,10 @@ import pytest
 from PIL import Image
 
 from optkit.core.errors import UsageError
+from optkit.core.progress import SilentReporter
+from optkit.core.types import Artifact
+from optkit.data.config import DataConfig
+from optkit.data.load import load_data
 from optkit.stages.evaluate.config import Config
 from optkit.stages.evaluate.stage import run
 
@@ -121,6 +125,26 @@ def test_training_images(context, colour_model, colour_photos):
     for name in ("green", "blue"):
         (colour_photos / "train" / name / "0.png").unlink()
     assert evaluate(context, colour_model(), data=str(colour_photos), split="train").metrics["n"] == 28
+
+
+def test_training_images_of_the_model_are_warned_of(context, colour_model, colour_photos):
+    model = colour_model()
+    evaluate(context, model, data=str(colour_photos), split="train")
+    assert context.reporter.warnings == []
+    data = load_data(DataConfig(path=str(colour_photos)), SilentReporter())
+    spec = model.spec.also_trained_on(data.trained_on())
+    trained = Artifact(model.key, model.path, model.manifest.model_copy(update={"spec": spec}))
+    evaluate(context, trained, data=str(colour_photos), split="train")
+    assert any("TRAINED ON THESE IMAGES" in warning for warning in context.reporter.warnings)
+
+
+def test_the_runtime_is_named_also_where_it_was_not_chosen(context, colour_model, colour_photos):
+    model = colour_model()
+    for chosen, named in ((None, "onnxruntime"), ("openvino", "openvino")):
+        if chosen:
+            pytest.importorskip("openvino")
+        output = evaluate(context, model, data=str(colour_photos), runtime=chosen)
+        assert (output.details["runtime"], output.metrics["top1"]) == (named, 1.0)
 
 
 def test_a_chosen_runtime_is_used(context, colour_model, colour_photos):

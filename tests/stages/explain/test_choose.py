@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optkit.stages.explain.choose import half_wrong
+from optkit.stages.explain.choose import at_random, half_wrong
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,12 @@ def test_the_seed_draws_others():
 
 def test_fewer_images_than_asked_for():
     assert sorted(half_wrong(np.array([True, False, False]), 8, 0)) == [0, 1, 2]
+
+
+def test_the_sample_does_not_depend_on_the_answers():
+    wrong = np.arange(1000) < 100
+    shares = [wrong[at_random(1000, 8, seed)].mean() for seed in range(400)]
+    assert 0.08 < np.mean(shares) < 0.12
+    assert at_random(1000, 8, 0).tolist() != at_random(1000, 8, 1).tolist()
+    assert at_random(1000, 8, 0).tolist() == half_wrong(np.zeros(1000, bool), 8, 0).tolist()
+    assert sorted(at_random(3, 8, 0)) == [0, 1, 2]

@@ -12,6 +12,8 @@ from optkit.core.errors import InputError, UsageError
 from optkit.core.types import Artifact, Format, Manifest, ModelSpec, Preprocess
 from optkit.models.build import build
 from optkit.models.checkpoint import save_checkpoint
+from optkit.stages.evaluate.config import Config as EvaluateConfig
+from optkit.stages.evaluate.stage import run as evaluate
 from optkit.stages.explain.config import Config
 from optkit.stages.explain.stage import run
 
@@ -169,6 +171,27 @@ def test_a_model_agrees_with_itself(context, network, colour_photos, method):
         assert picture.size == (680, 224)
 
 
+def test_agreement_is_of_images_drawn_at_random_and_not_of_the_mistakes(context, colour_model, colour_photos):
+    """One in six is a mistake: half of the pictures are, and the agreement is still that of all images."""
+    for index in range(5):  # of the blue photos, half lie in "red"
+        target = colour_photos / "val" / "red" / f"{index}.png"
+        target.write_bytes((colour_photos / "val" / "blue" / f"{index}.png").read_bytes())
+    first = colour_model()
+    swapped = first.spec.model_copy(update={"class_names": ("green", "red", "blue")})
+    other = Artifact(first.key, first.path, first.manifest.model_copy(update={"spec": swapped}))
+    measured, shown = [], []
+    for seed in range(5):
+        options = {"data": str(colour_photos), "method": "occlusion", "patches": 4, "seed": seed}
+        found = explain(context, first, other, count=10, **options)
+        rows = found.details["maps"]
+        assert found.metrics["agreement_n"] == found.metrics["n"] == len(rows) == 10
+        assert sum(row["label"] != row["prediction"] for row in rows) == 5
+        shown.append(np.mean([row["prediction"] == row["prediction_other"] for row in rows]))
+        measured.append(found.metrics["prediction_agreement"])
+    assert np.mean(shown) > 0.65
+    assert 0.35 < np.mean(measured) < 0.6  # the two agree on what is blue: 15 of 30
+
+
 def test_a_random_network_agrees_less(context, network, colour_photos):
     found = explain(context, network(), network(5), data=str(colour_photos)).metrics
     assert found["pearson"] < 0.8
@@ -248,6 +271,8 @@ def test_threads(context, colour_model, colour_photos):
         ({}, "needs images"),
         ({"images": ("nothing*.jpg",)}, "No file matches"),
         ({"data": "synthetic", "layer": "bn2", "method": "occlusion"}, "nothing to occlusion"),
+        ({"data": "synthetic", "patches": 8}, "nothing to Grad-CAM"),
+        ({"data": "synthetic", "images": (__file__,)}, "one place"),
         ({"data": "synthetic", "runtime": "opnvino"}, "opnvino"),
     ],
 )
@@ -259,6 +284,16 @@ def test_what_is_wrong_is_found_before_any_work(options, complaint):
 def test_unlabelled_images_have_no_true_class(colour_photos):
     with pytest.raises(UsageError, match="no true class"):
         Config(images=str(colour_photos), target="label").check()
+
+
+def test_a_photo_is_seen_as_evaluate_sees_it(context, colour_model, large_photos):
+    model = colour_model()
+    explained = explain(context, model, images=str(large_photos), method="occlusion", patches=4, count=2)
+    config = EvaluateConfig(data=str(large_photos), threads=1)
+    evaluated = evaluate(config, {"model": {"m": model}}, context)
+    rows = {Path(row["file"]).name: row["p"] for row in explained.details["maps"]}
+    (mistake,) = evaluated.details["mistakes"]
+    assert rows[Path(mistake["file"]).name] == pytest.approx(mistake["p"], abs=1e-12)
 
 
 def test_the_key_follows_the_content_of_images(colour_photos):

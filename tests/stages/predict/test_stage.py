@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from optkit.core.errors import InputError
+from optkit.stages.evaluate.config import Config as EvaluateConfig
+from optkit.stages.evaluate.stage import run as evaluate
 from optkit.stages.predict.config import Config
 from optkit.stages.predict.stage import run
 
@@ -67,6 +69,27 @@ def test_corrupt_images_are_listed_with_the_reason(context, colour_model, colour
     assert {entry["file"][-5:] for entry in output.details["skipped"]} == {"3.png", "4.png"}
     assert all(entry["reason"] for entry in output.details["skipped"])
     assert context.reporter.warnings
+
+
+def test_an_image_gets_the_answer_that_evaluate_gives_it(context, colour_model, large_photos):
+    model = colour_model()
+    found = predict(context, model, large_photos / "green").details["predictions"][0]["top"][0]
+    config = EvaluateConfig(data=str(large_photos), threads=1)
+    (mistake,) = evaluate(config, {"model": {"m": model}}, context).details["mistakes"]
+    assert (found["class"], found["p"]) == (mistake["prediction"], pytest.approx(mistake["p"], abs=1e-12))
+
+
+def test_hidden_folders_and_other_files_are_neither_read_nor_in_the_key(tmp_path):
+    photo, hidden = tmp_path / "a.png", tmp_path / ".thumbnails" / "a.png"
+    hidden.parent.mkdir()
+    for path in (photo, hidden):
+        Image.new("RGB", (8, 8), "red").save(path)
+    config = Config(images=str(tmp_path))
+    before = config.canonical()
+    assert [name for name, _ in before["images"]] == [str(photo)]
+    (tmp_path / "film.mp4").write_bytes(b"x")
+    hidden.write_bytes(b"x")
+    assert config.canonical() == before
 
 
 def test_only_corrupt_images_is_an_error(context, colour_model, tmp_path):
