@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,18 +12,20 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from optkit.core.progress import Reporter
-from optkit.core.types import Context, Preprocess
+from optkit.core.types import Context, Format, ModelSpec, Output, Preprocess
 from optkit.data.base import Dataset
 from optkit.data.config import AugmentConfig, TrainingDataConfig
 from optkit.data.leaks import with_leaks
 from optkit.data.load import load_data, warn_of_imbalance
 from optkit.data.loading import batches
 from optkit.data.training import ORDERS, TrainingData, training_data
+from optkit.measure.cost import module_cost
+from optkit.models.checkpoint import save_checkpoint
 from optkit.train.config import TrainConfig
 from optkit.train.engine import make_fabric
 from optkit.train.freezing import unfreeze
 from optkit.train.optimisation import check_optimizer
-from optkit.train.trainer import Images
+from optkit.train.trainer import Images, Trainer
 
 
 class TrainingConfig(Protocol):
@@ -79,3 +82,35 @@ def training_images(
         order=ORDERS[config.augment.sampling],
     )
     return images, training
+
+
+def make_trainer(
+    module: nn.Module,
+    spec: ModelSpec,
+    config: TrainingConfig,
+    fabric: Fabric,
+    images: Images,
+    context: Context,
+) -> Trainer:
+    """A trainer of `module` whose checkpoints carry `spec`."""
+
+    def save(network: nn.Module, path: Path) -> None:
+        save_checkpoint(network, spec, path)
+
+    return Trainer(module, config.train, fabric, images, context, config.seed, save)
+
+
+def trained_output(
+    trainer: Trainer, spec: ModelSpec, data: Dataset, context: Context, details: dict[str, Any]
+) -> Output:
+    """The finished network, measured, counted and saved."""
+    metrics = trainer.finish()
+    cost = module_cost(trainer.module, spec.preprocess.size)
+    save_checkpoint(trainer.module, spec, context.workdir / Format.TORCH.filename)
+    return Output(
+        format=Format.TORCH,
+        spec=spec,
+        metrics=metrics | cost.metrics(),
+        history=trainer.history,
+        details={"data": data.summary(), **details, **trainer.details()},
+    )

@@ -175,3 +175,18 @@ def test_bench_measures_an_engine_and_its_parts(engine: Artifact, tmp_path: Path
     names = ("h2d_ms", "compute_ms", "d2h_ms")
     assert set(parts) == {(name, batch, on) for name in names for batch in (1, 4) for on in (False, True)}
     assert all(samples and min(samples) > 0 for samples in parts.values())
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_training_learns_on_a_gpu(precision: str, tmp_path: Path) -> None:
+    """Head on cached features, every layer after it, moving average, and the resume of a finished training."""
+    train = {
+        "phases": [{"unfreeze": "head", "epochs": 2}, {"unfreeze": "all", "epochs": 6, "lr": 0.004}],
+        "precision": precision,
+        "batch_size": 16,
+        "ema": 0.9,
+    }
+    made = run_steps(tmp_path, {"ft": {"stage": "finetune", **TINY, "train": train, "augment": False}})["ft"]
+    assert made.manifest.metrics["top1"] > 0.5, "four classes: chance is 0.25"
+    losses = [row["loss"] for row in made.manifest.history if row["phase"] == "blocks"]
+    assert losses[-1] < losses[0]

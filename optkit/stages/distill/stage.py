@@ -7,15 +7,21 @@ from torch import nn
 from optkit.core import discover
 from optkit.core.errors import UsageError
 from optkit.core.progress import Reporter
-from optkit.core.types import Artifact, Context, Format, ModelSpec, Output
+from optkit.core.types import Artifact, Context, ModelSpec, Output
 from optkit.data.base import Dataset
 from optkit.data.load import check_classes
-from optkit.measure.cost import module_cost
 from optkit.models.build import build, check_size, classifier, fits_pretrained, new_spec
-from optkit.models.checkpoint import load_module, save_checkpoint
+from optkit.models.checkpoint import load_module
 from optkit.models.head import init_head
 from optkit.models.weights import check_weights, pretrained
-from optkit.stages.base import check_training, fabric_for, learning_data, training_images
+from optkit.stages.base import (
+    check_training,
+    fabric_for,
+    learning_data,
+    make_trainer,
+    trained_output,
+    training_images,
+)
 from optkit.stages.distill.config import LOSSES, Config
 from optkit.train.config import PhaseConfig
 from optkit.train.objectives import Objective, distillation
@@ -52,35 +58,13 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     check_training(module, config.train)
     preprocesses = [spec.preprocess, teacher.spec.preprocess]
     images, training = training_images(data, preprocesses, config, fabric, reporter)
-    trainer = Trainer(
-        module,
-        config.train,
-        fabric,
-        images,
-        context,
-        config.seed,
-        save=lambda network, path: save_checkpoint(network, spec, path),
-    )
+    trainer = make_trainer(module, spec, config, fabric, images, context)
     objective = _objective(config, load_module(teacher), trainer)
     trainer.fit(
         plan_phases(config, origin, fits_pretrained(spec.arch, spec.preprocess.size)), objective, "distill"
     )
-    metrics = trainer.finish()
     training.report_skipped(reporter)
-    cost = module_cost(module, spec.preprocess.size)
-    save_checkpoint(module, spec, context.workdir / Format.TORCH.filename)
-    return Output(
-        format=Format.TORCH,
-        spec=spec,
-        metrics=metrics | cost.metrics(),
-        history=trainer.history,
-        details={
-            "data": data.summary(),
-            "weights": origin,
-            "teacher": teacher.spec.arch,
-            **trainer.details(),
-        },
-    )
+    return trained_output(trainer, spec, data, context, {"weights": origin, "teacher": teacher.spec.arch})
 
 
 def plan_phases(config: Config, origin: str, fits: bool) -> tuple[PhaseConfig, ...]:

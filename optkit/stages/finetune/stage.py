@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from optkit.core.types import Artifact, Context, Format, Output
-from optkit.measure.cost import module_cost
+from optkit.core.types import Artifact, Context, Output
 from optkit.models.build import build, check_size, classifier, fits_pretrained, new_spec
-from optkit.models.checkpoint import save_checkpoint
 from optkit.models.head import init_head
 from optkit.models.weights import check_weights, pretrained
-from optkit.stages.base import check_training, fabric_for, learning_data, training_images
+from optkit.stages.base import (
+    check_training,
+    fabric_for,
+    learning_data,
+    make_trainer,
+    trained_output,
+    training_images,
+)
 from optkit.stages.finetune.config import Config
 from optkit.train.config import PhaseConfig
 from optkit.train.objectives import classification
-from optkit.train.trainer import Trainer
 
 LAST_BLOCKS = 2  # what learns by default where pretrained features fit
 
@@ -51,27 +55,10 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         init_head(module.get_classifier(), config.head.init)
     phases = plan_phases(config, origin != "scratch", fits_pretrained(config.arch, size))
     images, training = training_images(data, [spec.preprocess], config, fabric, reporter)
-    trainer = Trainer(
-        module,
-        config.train,
-        fabric,
-        images,
-        context,
-        config.seed,
-        save=lambda network, path: save_checkpoint(network, spec, path),
-    )
+    trainer = make_trainer(module, spec, config, fabric, images, context)
     trainer.fit(phases, classification(trainer.label_loss()), "blocks")
-    metrics = trainer.finish()
     training.report_skipped(reporter)
-    cost = module_cost(module, size)
-    save_checkpoint(module, spec, context.workdir / Format.TORCH.filename)
-    return Output(
-        format=Format.TORCH,
-        spec=spec,
-        metrics=metrics | cost.metrics(),
-        history=trainer.history,
-        details={"data": data.summary(), "weights": origin, **trainer.details()},
-    )
+    return trained_output(trainer, spec, data, context, {"weights": origin})
 
 
 def plan_phases(config: Config, is_pretrained: bool, fits: bool) -> tuple[PhaseConfig, ...]:

@@ -13,13 +13,20 @@ from torch.nn import functional as F
 
 from optkit.core import discover
 from optkit.core.progress import Reporter
-from optkit.core.types import Artifact, Context, Format, Output
+from optkit.core.types import Artifact, Context, Output
 from optkit.data.load import check_classes
 from optkit.data.loading import Batch, batches, calibration_subset
 from optkit.measure.cost import module_cost
 from optkit.models.build import classifier, fits_pretrained
-from optkit.models.checkpoint import load_module, save_checkpoint
-from optkit.stages.base import check_training, fabric_for, learning_data, training_images
+from optkit.models.checkpoint import load_module
+from optkit.stages.base import (
+    check_training,
+    fabric_for,
+    learning_data,
+    make_trainer,
+    trained_output,
+    training_images,
+)
 from optkit.stages.prune.channels import choose_widths, find_groups, pruned_spec, remove_channels
 from optkit.stages.prune.config import CRITERIA, Config
 from optkit.train.losses.kl import loss as kl_loss
@@ -52,42 +59,23 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         sample = calibration_subset(data.train, config.gradient_images, config.seed)
         prune(module, looked_at(sample), size, config, reporter)
     spec = pruned_spec(module, source.spec.also_trained_on(data.trained_on()))
+    after = module_cost(module.eval(), size)
     images, training = training_images(data, [spec.preprocess], config, fabric, reporter)
-    trainer = Trainer(
-        module,
-        config.train,
-        fabric,
-        images,
-        context,
-        config.seed,
-        save=lambda network, path: save_checkpoint(network, spec, path),
-    )
+    trainer = make_trainer(module, spec, config, fabric, images, context)
     sample = calibration_subset(data.train, config.statistics_images, config.seed)
     trainer.refresh_statistics(looked_at(sample), len(sample))
     direct = trainer.measure()
     phases = config.train.completed(fits_pretrained(spec.arch, size), "all").schedule_of_phases(head_epochs=0)
     trainer.fit(phases, _objective(config, dense, trainer), "recover")
-    metrics = trainer.finish()
     training.report_skipped(reporter)
-    after = module_cost(module, size)
-    save_checkpoint(module, spec, context.workdir / Format.TORCH.filename)
-    return Output(
-        format=Format.TORCH,
-        spec=spec,
-        metrics=metrics | after.metrics(),
-        history=trainer.history,
-        details={
-            "data": data.summary(),
-            "pruning": {
-                "criterion": config.criterion,
-                "macs_before": before.macs,
-                "macs_after": after.macs,
-                "top1_before_recovery": direct["top1"],
-                "layers": _layer_widths(module, spec.pruning or {}),
-            },
-            **trainer.details(),
-        },
-    )
+    pruning = {
+        "criterion": config.criterion,
+        "macs_before": before.macs,
+        "macs_after": after.macs,
+        "top1_before_recovery": direct["top1"],
+        "layers": _layer_widths(module, spec.pruning or {}),
+    }
+    return trained_output(trainer, spec, data, context, {"pruning": pruning})
 
 
 def prune(module: nn.Module, images: Iterable[Batch], size: int, config: Config, reporter: Reporter) -> None:

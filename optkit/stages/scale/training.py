@@ -10,13 +10,11 @@ from optkit.core.types import Context
 from optkit.data.base import Dataset
 from optkit.measure.statistics import wilson
 from optkit.models.build import build, new_spec
-from optkit.models.checkpoint import save_checkpoint
-from optkit.stages.base import fabric_for, learning_data, training_images
+from optkit.stages.base import fabric_for, learning_data, make_trainer, training_images
 from optkit.stages.scale.config import Config
 from optkit.train.config import PhaseConfig
 from optkit.train.loop import Diverged
 from optkit.train.objectives import classification
-from optkit.train.trainer import Trainer
 
 BRIEF_EPOCHS = 2
 
@@ -54,15 +52,7 @@ def train_briefly(arch: str, data: Dataset, config: Config, context: Context) ->
     options = config.train.completed(False, "all")
     epochs = BRIEF_EPOCHS if config.train.epochs is None else config.train.epochs
     phase = PhaseConfig(unfreeze="all", epochs=epochs, lr=options.lr)
-    trainer = Trainer(
-        module,
-        options,
-        fabric,
-        images,
-        context,
-        config.seed,
-        save=lambda network, path: save_checkpoint(network, spec, path),
-    )
+    trainer = make_trainer(module, spec, config, fabric, images, context)
     trainer.fit((phase,), classification(trainer.label_loss()), arch)
     training.report_skipped(context.reporter)
     found = trainer.measure()
