@@ -35,12 +35,12 @@ def read_pixels(images: ImageSet, index: int, min_side: int = 0) -> NDArray[np.u
 
     What the set's own `open_image` raises when the image is corrupt.
     """
-    if images.read_image is not None:
-        try:
-            return decode_pixels(images.read_image(index), min_side)
-        except CorruptImage:  # whether it is skipped or refused is the set's to say
-            pass
-    return np.array(images.open_image(index))
+    if images.read_image is None:
+        return np.array(images.open_image(index))
+    try:
+        return decode_pixels(images.read_image(index), min_side)
+    except CorruptImage:  # whether it is skipped or refused is the set's to say
+        return np.array(images.open_image(index))
 
 
 def read_input(images: ImageSet, index: int, preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -48,6 +48,9 @@ class NewModelConfig(StageConfig):
         description="auto, hub, package, scratch, or a .safetensors or .pth file. "
         "auto tries cache, package and hub.",
     )
+    size: int | None = Field(
+        default=None, ge=16, description="Input size in pixels; default: the model's, or the data set's own."
+    )
     drop_path: float = Field(
         default=0.0,
         ge=0,

@@ -4,71 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from timm.utils import ModelEmaV3
 from torch import nn
 
 from optkit.core.errors import UsageError
-from optkit.core.progress import Reporter, Task
-from optkit.train.checkpoints import Checkpoints, Progress
-from optkit.train.config import TrainConfig
+from optkit.core.progress import Task
 from optkit.train.freezing import set_train_mode
-from optkit.train.objectives import Objective
 from optkit.train.optimisation import Schedule, make_optimizer
-from optkit.train.regularisation import Mixer, l1_norm, make_average
+from optkit.train.phase import BEST, STATE, Diverged, Phase, Run
+from optkit.train.regularisation import averaged, l1_norm, make_average
 from optkit.train.stand_ins import plain_state, put_stand_ins, remove_stand_ins
 
-STATE = "state"  # the checkpoint that a killed training goes on from
-BEST = "best"
 LOG_STEPS = 10  # between two lines of a log
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One stretch of training.
-
-    `batches(epoch, start)` yields what has `.views` and `.labels`, from step `start` on; `steps` is their number
-    in a whole epoch. `evaluate()` measures the validation images; `is_shared`: the processes split every batch,
-    else each of them does the whole work. After the `is_final` phase the finished network is measured anyhow.
-    """
-
-    index: int
-    name: str
-    epochs: int
-    lr: float
-    steps: int
-    batches: Callable[[int, int], Iterable[Any]]
-    objective: Objective
-    evaluate: Callable[[], dict[str, float]]
-    mixer: Mixer | None = None
-    is_shared: bool = True
-    is_final: bool = False
-
-
-@dataclass
-class Run:
-    """What all phases of a training share. `network` is the whole network, of which a phase may train a part."""
-
-    network: nn.Module
-    options: TrainConfig
-    fabric: Fabric
-    reporter: Reporter
-    checkpoints: Checkpoints
-    progress: Progress
-    seed: int
-
-    def save(self, states: dict[str, Any]) -> None:
-        """Write the checkpoint that a killed training goes on from."""
-        if self.fabric.is_global_zero:
-            state = {"progress": asdict(self.progress), "network": plain_state(self.network), **states}
-            self.checkpoints.save(STATE, state)
 
 
 class PhaseRun:
@@ -224,7 +175,7 @@ class PhaseRun:
         loss, top1 = (part / max(progress.sums[2], 1.0) for part in progress.sums[:2])
         row: dict[str, Any] = {"phase": phase.name, "epoch": epoch + 1, "loss": loss, "train_top1": top1}
         row["lr"] = self.schedule.lr
-        with _averaged(self.module, self.average):
+        with averaged(self.module, self.average):
             is_over = phase.is_final and epoch + 1 == phase.epochs and self.options.keep == "last"
             row |= {} if is_over else phase.evaluate()
             if not math.isfinite(row.get("val_loss", 0.0)):
@@ -291,29 +242,3 @@ class PhaseRun:
 
     def _diverged(self, epoch: int, loss: float) -> None:
         raise Diverged(self.phase.lr, epoch, loss, self.phase.index + 1 if self.options.phases else None)
-
-
-class Diverged(UsageError):
-    """The loss is no longer a number. `phase` counts from 1, None when there is one learning rate only."""
-
-    def __init__(self, lr: float, epoch: int, loss: float, phase: int | None = None) -> None:
-        option = "--lr" if phase is None else f"in phase {phase} an lr of"
-        super().__init__(
-            f"Training diverged in epoch {epoch}: the loss is {loss}.",
-            why=f"The learning rate {lr:g} is too large for this network.",
-            hint=f"Try {option} {lr / 10:g}.",
-        )
-
-
-@contextmanager
-def _averaged(module: nn.Module, average: ModelEmaV3 | None) -> Iterator[None]:
-    """Within, `module` has the averaged weights."""
-    if average is None:
-        yield
-        return
-    own = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    module.load_state_dict(dict(zip(own, average.module.state_dict().values(), strict=True)))
-    try:
-        yield
-    finally:
-        module.load_state_dict(own)

@@ -11,7 +11,8 @@ from torch import nn
 
 from optkit.core.errors import UsageError
 from optkit.train.freezing import set_train_mode
-from optkit.train.loop import Diverged, Phase, PhaseRun, Run
+from optkit.train.loop import PhaseRun
+from optkit.train.phase import Diverged, Phase, Run
 from optkit.train.stand_ins import remove_stand_ins
 
 LOWEST, HIGHEST, STEPS, SETTLING = 1e-6, 1.0, 100, 10

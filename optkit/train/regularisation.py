@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from timm.utils import ModelEmaV3
@@ -58,3 +59,17 @@ def l1_norm(module: nn.Module) -> torch.Tensor:
 def make_average(module: nn.Module, options: TrainConfig) -> ModelEmaV3 | None:
     """A moving average of the weights; its decay grows from 0, so that short trainings forget their start."""
     return ModelEmaV3(module, decay=options.ema, use_warmup=True) if options.ema else None
+
+
+@contextmanager
+def averaged(module: nn.Module, average: ModelEmaV3 | None) -> Iterator[None]:
+    """Within, `module` has the averaged weights."""
+    if average is None:
+        yield
+        return
+    own = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    module.load_state_dict(dict(zip(own, average.module.state_dict().values(), strict=True)))
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)

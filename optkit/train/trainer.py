@@ -21,9 +21,10 @@ from optkit.train.evaluation import evaluate_module
 from optkit.train.features import Features, Order, compute_features
 from optkit.train.freezing import unfreeze
 from optkit.train.label_losses import LabelLoss, label_loss
-from optkit.train.loop import BEST, STATE, Diverged, Phase, PhaseRun, Run
+from optkit.train.loop import PhaseRun
 from optkit.train.lr_finder import find_lr
 from optkit.train.objectives import Objective, classification
+from optkit.train.phase import BEST, STATE, Diverged, Phase, Run
 from optkit.train.regularisation import make_mixer
 
 EPOCHS = 1_000_000  # more than a phase has: no two phases draw their images in the same order

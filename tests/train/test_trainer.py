@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from optkit.core.errors import UsageError
 from optkit.core.progress import SilentReporter
 from optkit.train.config import PhaseConfig
-from optkit.train.loop import Diverged
+from optkit.train.phase import Diverged
 from tests.train.support import BATCH, STEPS, MemoryImages, batch, fit, network, phase, same, trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,10 +10,9 @@ from optkit.core.progress import Reporter
 from optkit.core.types import Artifact, Context, ModelSpec, Output
 from optkit.data.base import Dataset
 from optkit.data.load import check_classes
-from optkit.models.build import build, check_size, classifier, fits_pretrained, new_spec
+from optkit.models.build import classifier, fits_pretrained
 from optkit.models.checkpoint import load_module
-from optkit.models.head import init_head
-from optkit.models.weights import check_weights, pretrained
+from optkit.models.new import check_network, network_spec, new_network
 from optkit.stages.base import (
     check_training,
     fabric_for,
@@ -31,12 +30,8 @@ from optkit.train.trainer import Trainer
 
 def check(config: Config) -> None:
     """The architecture exists, can get the head, and takes the size, weights and optimiser named."""
-    module = build(config.arch, 2, config.head.spec(), config.size, config.drop_path)
-    classifier(module, config.arch)
-    check_weights(module, config.arch, config.weights)
+    check_network(config)
     check_optimizer(config.train)
-    if config.size is not None:
-        check_size(module, config.arch, config.size)
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
@@ -88,24 +83,14 @@ def _objective(config: Config, teacher: nn.Module, trainer: Trainer) -> Objectiv
 
 
 def _new_spec(config: Config, data: Dataset) -> ModelSpec:
-    native, trained_on = data.listing.native_size, (data.trained_on(),)
-    return new_spec(config.arch, data.class_names, config.size, native, trained_on, config.head.spec())
+    return network_spec(config, data.class_names, data.listing.native_size, data.trained_on())
 
 
 def _student(
     config: Config, given: Artifact | None, spec: ModelSpec, reporter: Reporter
 ) -> tuple[nn.Module, str]:
-    if given is not None:
-        module = load_module(given)
-        classifier(module, spec.arch)
-        return module, "artifact"
-    size = spec.preprocess.size
-    module, origin = pretrained(
-        config.arch, spec.num_classes, config.weights, reporter, spec.head, size, config.drop_path
-    )
-    check_size(module, spec.arch, size)
-    if (
-        origin != "scratch" or config.head.init != "zero"
-    ):  # a network that learns as a whole starts as it is made
-        init_head(module.get_classifier(), config.head.init)
-    return module, origin
+    if given is None:
+        return new_network(config, spec, reporter)
+    module = load_module(given)
+    classifier(module, spec.arch)
+    return module, "artifact"

@@ -12,9 +12,6 @@ from optkit.train.config import TrainConfig
 class Config(NewModelConfig):
     """Fine-tune an architecture: first a new head on cached features, then the chosen blocks."""
 
-    size: int | None = Field(
-        default=None, ge=16, description="Input size in pixels; default: the model's, or the data set's own."
-    )
     head_epochs: int = Field(
         default=30,
         ge=0,

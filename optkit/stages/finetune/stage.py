@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from optkit.core.types import Artifact, Context, Output
-from optkit.models.build import build, check_size, classifier, fits_pretrained, new_spec
-from optkit.models.head import init_head
-from optkit.models.weights import check_weights, pretrained
+from optkit.models.build import fits_pretrained
+from optkit.models.new import check_network, network_spec, new_network
 from optkit.stages.base import (
     check_training,
     fabric_for,
@@ -23,36 +22,17 @@ LAST_BLOCKS = 2  # what learns by default where pretrained features fit
 
 def check(config: Config) -> None:
     """The architecture exists, can get the head, and takes the size, weights, blocks and optimiser named."""
-    module = build(config.arch, 2, config.head.spec(), config.size, config.drop_path)
-    classifier(module, config.arch)
-    check_weights(module, config.arch, config.weights)
-    check_training(module, config.train)
-    if config.size is not None:
-        check_size(module, config.arch, config.size)
+    check_training(check_network(config), config.train)
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Head on cached features, then the chosen blocks; from scratch, everything at once."""
     reporter = context.reporter
     data = learning_data(config.data, config, reporter)
-    spec = new_spec(
-        config.arch,
-        data.class_names,
-        config.size,
-        data.listing.native_size,
-        (data.trained_on(),),
-        config.head.spec(),
-    )
+    spec = network_spec(config, data.class_names, data.listing.native_size, data.trained_on())
     size = spec.preprocess.size
     fabric = fabric_for(config, size, context)
-    module, origin = pretrained(
-        config.arch, spec.num_classes, config.weights, reporter, spec.head, size, config.drop_path
-    )
-    check_size(module, config.arch, size)
-    if (
-        origin != "scratch" or config.head.init != "zero"
-    ):  # a network that learns as a whole starts as it is made
-        init_head(module.get_classifier(), config.head.init)
+    module, origin = new_network(config, spec, reporter)
     phases = plan_phases(config, origin != "scratch", fits_pretrained(config.arch, size))
     images, training = training_images(data, [spec.preprocess], config, fabric, reporter)
     trainer = make_trainer(module, spec, config, fabric, images, context)

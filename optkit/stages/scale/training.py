@@ -13,8 +13,8 @@ from optkit.models.build import build, new_spec
 from optkit.stages.base import fabric_for, learning_data, make_trainer, training_images
 from optkit.stages.scale.config import Config
 from optkit.train.config import PhaseConfig
-from optkit.train.loop import Diverged
 from optkit.train.objectives import classification
+from optkit.train.phase import Diverged
 
 BRIEF_EPOCHS = 2
 
