@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optkit.measure.statistics import bootstrap, wilson
+from optkit.measure.statistics import bootstrap, distance_bound, wilson
 
 ECE_BINS = 15  # Guo et al. 2017, arXiv 1706.04599
 FIGURES = ("precision", "recall", "f1", "ece", "loss")
@@ -44,25 +44,29 @@ class Answers:
                 precision.mean(),
                 (hits / images).mean(),
                 (2 * hits / (images + guessed)).mean(),
-                self._calibration_error(weights),
+                np.abs(self._calibration_gaps(weights)).sum(),
                 np.average(self.losses, weights=weights),
             ]
         )
 
-    def _calibration_error(self, weights: NDArray[np.int64]) -> float:
-        """Σ over bins of confidence of |right answers − sum of confidences|, per image (Guo et al., eq. 3)."""
+    def _calibration_gaps(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(right answers − sum of confidences) per image in every bin of confidence (Guo et al., equation 3)."""
         bins = np.minimum((self.confidences * ECE_BINS).astype(np.int64), ECE_BINS - 1)  # 1.0 is in the last
-        return float(
-            np.abs(np.bincount(bins, weights * (self.right - self.confidences))).sum() / weights.sum()
-        )
+        gaps = np.bincount(bins, weights * (self.right - self.confidences), minlength=ECE_BINS)
+        return np.asarray(gaps / weights.sum(), np.float64)
 
     def intervals(self, seed: int) -> list[list[float]]:
         """95 % intervals of `FIGURES`, by bootstrap over the images.
 
         Without a single mistake resampling cannot show one: there, the first three get Wilson's bound for as
         many images as would know the mean over the classes equally well if the classes were equally large.
+        A sum of absolute gaps is too high in every sample, most where the truth is 0: the calibration error gets
+        the wider interval that holds the truth at least so often.
         """
         low, high = bootstrap(self.figures, len(self.labels), seed).T
+        ece = float(np.abs(self._calibration_gaps(np.ones(len(self.labels), np.int64))).sum())
+        radius = distance_bound(self._calibration_gaps, len(self.labels), seed)
+        low[3], high[3] = ece - radius, ece + radius
         low = np.maximum(low, 0)
         high[:4] = np.minimum(high[:4], 1)
         if self.right.all():

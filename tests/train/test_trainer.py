@@ -316,18 +316,11 @@ def test_a_damaged_checkpoint_is_told_and_left_aside(tmp_path: Path, plain: dict
     assert "damaged" in reporter.warnings[0]
 
 
-def test_divergence_stops_and_keeps_the_last_good_weights(tmp_path: Path) -> None:
-    images = MemoryImages()
-    one = trainer(
-        tmp_path, {"schedule": "constant", "checkpoint_seconds": 0, "optimizer": "momentum"}, training=images
-    )
+def test_divergence_stops_with_a_remedy(tmp_path: Path) -> None:
+    one = trainer(tmp_path, {"schedule": "constant", "checkpoint_seconds": 0, "optimizer": "momentum"})
     with pytest.raises(Diverged, match="diverged in epoch 1") as caught:
         fit(one, phase(epochs=20, lr=1e12))
     assert "--lr 1e+11" in caught.value.hint
-    kept = tmp_path / "scratch" / "last_good.safetensors"
-    if kept.is_file():
-        assert str(kept) in caught.value.hint
-        assert all(bool(torch.isfinite(v).all()) for v in load_file(kept).values())
 
 
 def test_weights_from_before_a_late_divergence_are_kept(tmp_path: Path) -> None:
