@@ -95,7 +95,9 @@ def _y_axis(panel: str, history: list[Row]) -> Figure:
         return {"title": {"text": "loss"}, "rangemode": "tozero"}
     rates = [row["lr"] for row in history if is_number(row.get("lr"))]
     wide = min(rates) > 0 and max(rates) > 20 * min(rates)
-    scale = {"type": "log", "dtick": 1} if wide else {"rangemode": "tozero", "nticks": 4}
+    # The panel is low: about three powers of ten fit on its axis.
+    step = math.ceil(math.log10(max(rates) / min(rates)) / 3) if wide else 0
+    scale = {"type": "log", "dtick": step} if wide else {"rangemode": "tozero", "nticks": 4}
     return {"title": {"text": "rate"}, "exponentformat": "power" if wide else "e", **scale}
 
 

@@ -43,6 +43,7 @@ def test_rates_over_decades_have_a_logarithmic_axis(empty_run: RunFolder) -> Non
     empty_run.add("student", "finetune", Format.TORCH, size=1, history=history)
     (plot,) = training_plots(collect(empty_run.path))
     assert plot.figure["layout"]["yaxis2"]["type"] == "log"
+    assert plot.figure["layout"]["yaxis2"]["dtick"] >= 1
 
 
 def test_many_phases_are_borders_without_names(empty_run: RunFolder) -> None:
