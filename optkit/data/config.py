@@ -140,7 +140,8 @@ def _check_path(path: str) -> None:
     if not Path(path).exists():
         raise InputError(
             f"There is no data folder or CSV file {path!r}.",
-            hint=closest(path, BUILT_IN) + " Or give the path of a folder of images.",
+            hint=closest(path, BUILT_IN)
+            + " Or give the path of a folder of images (in a recipe: --set data=FOLDER).",
         )
     is_csv = source == "csv"
     if not (Path(path).is_file() if is_csv else Path(path).is_dir()):

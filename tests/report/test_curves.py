@@ -39,11 +39,11 @@ def test_every_curve_of_a_history_is_drawn(tutorial: RunFolder) -> None:
 
 
 def test_rates_over_decades_have_a_logarithmic_axis(empty_run: RunFolder) -> None:
-    history = tuple({"epoch": e, "phase": "all", "loss": 1.0, "lr": 10.0**-e} for e in range(1, 5))
+    history = tuple({"epoch": e, "phase": "all", "loss": 1.0, "lr": 10.0**-e} for e in range(1, 9))
     empty_run.add("student", "finetune", Format.TORCH, size=1, history=history)
     (plot,) = training_plots(collect(empty_run.path))
     assert plot.figure["layout"]["yaxis2"]["type"] == "log"
-    assert plot.figure["layout"]["yaxis2"]["dtick"] >= 1
+    assert plot.figure["layout"]["yaxis2"]["dtick"] == 3, "seven decades, three ticks"
 
 
 def test_many_phases_are_borders_without_names(empty_run: RunFolder) -> None:
