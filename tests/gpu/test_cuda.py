@@ -177,6 +177,7 @@ def test_bench_measures_an_engine_and_its_parts(engine: Artifact, tmp_path: Path
     assert all(samples and min(samples) > 0 for samples in parts.values())
 
 
+@needs_cuda
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 def test_training_learns_on_a_gpu(precision: str, tmp_path: Path) -> None:
     """Head on cached features, every layer after it, moving average, and the resume of a finished training."""
