@@ -183,13 +183,15 @@ def test_allowed_imports_pass() -> None:
     assert violations("stages/prune/stage.py", "CRITERIA = 'optkit.stages.prune.criteria'") == []
 
 
-def heavy_imports(arguments: list[str], allowed: set[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process that fails when it imported anything heavy."""
+def heavy_imports(
+    arguments: list[str], allowed: set[str], forbidden: frozenset[str] = frozenset()
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process that fails when it imported anything heavy, or `forbidden`."""
     code = (
         "import sys\n"
         "from optkit.cli import execute\n"
         f"status = execute({arguments!r})\n"
-        f"heavy = sorted({HEAVY - allowed!r} & set(sys.modules))\n"
+        f"heavy = sorted({(HEAVY - allowed) | forbidden!r} & set(sys.modules))\n"
         "sys.exit(f'imported {heavy}' if heavy else status)"
     )
     return subprocess.run(
@@ -204,6 +206,12 @@ def heavy_imports(arguments: list[str], allowed: set[str]) -> subprocess.Complet
 def test_commands_answer_without_heavy_packages(arguments: list[str]) -> None:
     """--help and --dry-run import neither torch nor anything else that is heavy."""
     done = heavy_imports(arguments, set())
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_list_of_commands_needs_the_command_line_alone() -> None:
+    """What a bare --help imports is waited for at every start."""
+    done = heavy_imports(["--help"], set(), frozenset({"pydantic", "optkit.pipeline", "optkit.report"}))
     assert done.returncode == 0, done.stderr[-2000:]
 
 

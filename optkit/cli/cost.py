@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
 from optkit.cli._run import Done, StageCommand, Steps
-from optkit.core.types import MANIFEST
 
 FORMULAS = "2·H·W·C_in·C_out·K² and C_in·C_out·K² + C_out, of every layer"
 SUFFIXES = (".onnx", ".safetensors", ".pth", ".pt", ".plan", ".engine")
@@ -107,6 +106,8 @@ def _signed(value: int, unit: float) -> str:
 
 def expand(options: dict[str, Any], load: dict[str, Any]) -> Steps:
     """What is a path is a model, anything else an architecture."""
+    from optkit.core.types import MANIFEST  # --help needs no types
+
     options, path = dict(options), Path(options["model"])
     if path.suffix not in SUFFIXES and not path.exists():
         options["arch"] = options.pop("model")

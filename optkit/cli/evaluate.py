@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
 from optkit.cli._run import Done, StageCommand
-from optkit.report.findings import FIGURES
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
@@ -40,6 +39,8 @@ SHOWN = 5  # classes, confusions, mistakes
 
 def show(artifact: Artifact) -> None:
     """The figures with their intervals, the weakest classes, what is taken for what, the worst mistakes."""
+    from optkit.report.findings import FIGURES  # --help needs no report
+
     metrics, details = artifact.manifest.metrics, artifact.manifest.details
     rows = []
     for name, text in FIGURES.items():

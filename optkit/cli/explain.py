@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
 from optkit.cli._run import StageCommand
-from optkit.report.findings import AGREEMENT
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
@@ -58,6 +57,8 @@ def show(artifact: Artifact) -> None:
 
 
 def _agreement(metrics: dict[str, Any]) -> list[list[str]]:
+    from optkit.report.findings import AGREEMENT  # --help needs no report
+
     rows = []
     for name, text in AGREEMENT.items():
         mean, bounds = metrics[name], metrics[f"{name}_interval"]
