@@ -34,8 +34,6 @@ NO_PICTURE = np.zeros((SIDE, SIDE), np.uint8)
 SHOWN_PAIRS = 50
 MAX_ALIKE = 500  # pictures of alike hashes that one is compared with: the hash of a bare one says little
 
-Pair = tuple[str, str, str]
-
 
 @dataclass(frozen=True)
 class _Prints:

@@ -72,8 +72,8 @@ class FeatureBatch:
 
 def compute_features(
     module: nn.Module, batches: Iterable[Any], count: int, fabric: Fabric, reporter: Reporter
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features (n, …), labels (n,) and indices (n,) of this and all other processes' batches, by index.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features (n, …) and labels (n,) of this and all other processes' batches, in the order of their indices.
 
     Batches have `.pixels`, `.labels` and `.indices` as numpy arrays.
     """
@@ -99,4 +99,4 @@ def compute_features(
         raise InputError("No image can be decoded.", hint="Mend the images, or give others.")
     values, truth, positions = (torch.cat([parts[i] for parts in whole]) for i in range(3))
     order = positions.argsort(stable=True)
-    return values[order], truth[order], positions[order]
+    return values[order], truth[order]

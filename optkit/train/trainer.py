@@ -255,7 +255,7 @@ class Trainer:
     def _cached(self, name: str, batches: Callable[[], Iterable[Any]], count: int) -> dict[str, torch.Tensor]:
         saved = self._checkpoints.load(name)
         if saved is None:
-            features, labels, _ = compute_features(self.module, batches(), count, self.fabric, self.reporter)
+            features, labels = compute_features(self.module, batches(), count, self.fabric, self.reporter)
             saved = {"features": features, "labels": labels}
             if self.fabric.is_global_zero:
                 self._checkpoints.save(name, saved)
