@@ -19,8 +19,9 @@ GPU_VENV := $(if $(shell command -v nvidia-smi),.venv-gpu,.venv)
 demo: .venv/stamp  ## the quickstart recipe: from pretrained weights to an INT8 engine and a report
 	$(BIN)/optkit run recipes/quickstart.yaml
 
+# A worker per core with one thread each. Tests of a file stay together: they share what was costly to make.
 test: .venv/stamp  ## the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/stamp  ## style, types, and the generated parts of the README
 	$(BIN)/ruff check .

@@ -54,6 +54,20 @@ def config_class(stage: str) -> type[StageConfig]:
     return found
 
 
+def format_of(reference: str) -> Format | None:
+    """Format of the artifact or model file at a path; None where there is neither, which planning tells."""
+    path = Path(reference)
+    if (path / MANIFEST).is_file():
+        return store.read_artifact(path).format
+    if not path.is_file():
+        return None
+    if (owner := _owner(path)) is not None:
+        return owner.format
+    config = config_class(LOAD).model_validate({"path": reference})
+    config.check()
+    return config.produces()
+
+
 def plan(recipe: Recipe, artifacts: store.Store) -> Plan:
     """Check the whole recipe and compute every key; does no work and imports no heavy package."""
     planned = Plan(recipe, artifacts)
@@ -132,7 +146,7 @@ def _resolve(plan: Plan, role: Input, value: Any, where: str) -> tuple[str, ...]
     references = value if isinstance(value, list) else [value]
     if len(references) > 1 and not role.many:
         raise UsageError(f"{where} takes one {role.name!r}.", hint=f"Received {value!r}.")
-    names = tuple(_reference(plan, str(reference), where) for reference in references)
+    names = tuple(_reference(plan, role, str(reference), where) for reference in references)
     for name in names:
         found = plan.steps[name].format if name in plan.steps else plan.given[name].format
         if found not in role.formats:
@@ -140,12 +154,14 @@ def _resolve(plan: Plan, role: Input, value: Any, where: str) -> tuple[str, ...]
             raise UsageError(
                 f"{name!r} cannot be the {role.name!r} of {where}: it is {found.value}.",
                 why=f"{role.help} must be {wanted}.",
-                hint="`optkit export` makes ONNX from a checkpoint and an engine from ONNX.",
+                hint="`optkit sample` chooses calibration images."
+                if Format.IMAGES in role.formats
+                else "`optkit export` makes ONNX from a checkpoint and an engine from ONNX.",
             )
     return names
 
 
-def _reference(plan: Plan, reference: str, where: str) -> str:
+def _reference(plan: Plan, role: Input, reference: str, where: str) -> str:
     if reference in plan.steps or reference in plan.given:
         return reference
     path = Path(reference)
@@ -164,7 +180,9 @@ def _reference(plan: Plan, reference: str, where: str) -> str:
         raise InputError(
             f"{reference!r} is neither an artifact nor a model file.",
             why=f"The folder has no {MANIFEST}.",
-            hint="Give an artifact folder, a .safetensors, .pth, .onnx or .plan file.",
+            hint=f"Choose images from it with `optkit sample --data {reference}`, and give the result."
+            if Format.IMAGES in role.formats
+            else "Give an artifact folder, a .safetensors, .pth, .onnx or .plan file.",
         )
     raise InputError(
         f"{where} names {reference!r}, and there is no such step, folder or file.",

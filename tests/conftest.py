@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,18 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 MakeOnnx = Callable[..., onnx.ModelProto]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: begun last, they would leave the other cores idle at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Networks this small are quicker in one thread, and a measurement before may have left more."""
+    torch.set_num_threads(1)
 
 
 def small_classifier(
@@ -54,15 +66,6 @@ def small_classifier(
     if path:
         onnx.save(model, path)
     return model
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small are quicker without company."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ HELP = """From a fine-tuned image classifier to the fastest engine within an acc
 
 Start with `optkit run recipes/quickstart.yaml`, or with `optkit finetune --data photos/` on your own images.
 
-Exit codes: 0 done; 2 an option, recipe or name that is wrong; 3 something
+Exit codes: 0 done; 1 a check found an error; 2 an option, recipe or name that is wrong; 3 something
 the machine lacks; 4 a file or folder that is absent or broken; 70 a bug; 130 interrupted.
 """
 

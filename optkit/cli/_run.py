@@ -92,8 +92,7 @@ class StageCommand:
             self.show(artifact)
             if is_kept:
                 _console.err.print(f"saved in {where}", highlight=False)
-        models = [name for names in plan.steps[last].inputs.values() for name in names]
-        done = Done(artifact, shlex.quote(str(where)), shlex.join(models), _data_flag(plan))
+        done = Done(artifact, shlex.quote(str(where)), shlex.join(_models(plan)), _data_flag(plan))
         _console.next_command(self.next_command(done))
 
 
@@ -110,6 +109,15 @@ def _check_target(where: Path, plan: Plan) -> None:
                 why=f"The result would replace {name!r}.",
                 hint="Give another folder with --out.",
             )
+
+
+def _models(plan: Plan) -> list[str]:
+    """The models that were given, in order; what the command's own steps hand on is not among them."""
+    given = {name: artifact.format for name, artifact in plan.given.items()}
+    loaded = {name: step.format for name, step in plan.steps.items() if name not in plan.recipe.steps}
+    inputs = [name for step in plan.steps.values() for names in step.inputs.values() for name in names]
+    formats = given | loaded
+    return [name for name in dict.fromkeys(inputs) if name in formats and formats[name].is_model]
 
 
 def _data_flag(plan: Plan) -> str:

@@ -24,6 +24,7 @@ PLUGINS = {
     "distillation losses": "optkit.train.losses",
     "pruning criteria": "optkit.stages.prune.criteria",
     "calibrators": "optkit.stages.quantize.calibrators",
+    "rungs of the recovery ladder": "optkit.stages.quantize.recovery",
     "quantisation targets": "optkit.stages.quantize.placement",
 }
 

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-from optkit.cli._run import Done, StageCommand, model_to_json, show_model
+from optkit.cli._quantize_show import show_quantized
+from optkit.cli._run import Done, StageCommand, Steps, model_to_json
 
-if TYPE_CHECKING:
-    pass
-
-HELP = """Quantise an ONNX classifier to INT8, for the runtime that will execute it.
+HELP = """Quantise an ONNX classifier to INT8, FP8, FP16 or BF16, for the runtime that will execute it.
 
 A file suits one target: what TensorRT takes is slow in ONNX Runtime, and the reverse is refused.
+A checkpoint is exported to ONNX first. A budget (--max-drop, --min-agreement, --min-sqnr) starts the recovery
+ladder: better ranges, equalised channels, corrected biases, fitted weights … until the budget holds.
 
 [bold]Examples[/]
 
+    optkit quantize ft/ --data photos/
+
     optkit quantize onnx/ --data photos/ --target onnxruntime --out int8/
+
+    optkit quantize onnx/ --data photos/ --target tensorrt --max-drop 0.5
+
+    optkit quantize onnx/ --data photos/ --target tensorrt --precision fp16
 
     optkit quantize model.onnx --data photos/ --target tensorrt --size 224 --mean .485 .456 .406 --std .229 .224 .225
 """
+EXPORTED = "exported"  # the step that makes ONNX from a checkpoint
+
+
+def expand(options: dict[str, Any], load: dict[str, Any]) -> Steps:
+    """The export of a checkpoint, where one is given, and the quantisation."""
+    from optkit.core.types import Format  # --help needs neither
+    from optkit.pipeline import format_of
+
+    if format_of(options["model"]) is not Format.TORCH:
+        return {"quantize": {"stage": "quantize", **options}}
+    return {
+        EXPORTED: {"stage": "export", "model": options["model"]},
+        "quantize": {"stage": "quantize", **options, "model": EXPORTED},
+    }
 
 
 def next_command(done: Done) -> str:
@@ -28,4 +48,6 @@ def next_command(done: Done) -> str:
     return f"optkit bench {done.models} {done.where}{done.data}"
 
 
-command = StageCommand("quantize", HELP, show_model, model_to_json, next_command, positional=("model",))
+command = StageCommand(
+    "quantize", HELP, show_quantized, model_to_json, next_command, positional=("model",), expand=expand
+)

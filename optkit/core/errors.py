@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_OK = 0
+EXIT_FAILED = 1  # a check was made, and what it looked at did not pass
 EXIT_USAGE = 2
 EXIT_MISSING = 3
 EXIT_INPUT = 4

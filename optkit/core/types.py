@@ -15,17 +15,27 @@ MANIFEST = "manifest.json"
 
 
 class Format(StrEnum):
-    """What an artifact's model file is."""
+    """What an artifact's main file is."""
 
     TORCH = "torch"
     ONNX = "onnx"
     ENGINE = "engine"
+    IMAGES = "images"  # which images to calibrate with, no model file
     RESULT = "result"  # measurements only, no model file
 
     @property
     def filename(self) -> str:
-        names = {"torch": "model.safetensors", "onnx": "model.onnx", "engine": "engine.plan"}
+        names = {
+            "torch": "model.safetensors",
+            "onnx": "model.onnx",
+            "engine": "engine.plan",
+            "images": "calibration.json",
+        }
         return names.get(self.value, MANIFEST)
+
+    @property
+    def is_model(self) -> bool:
+        return self not in (Format.IMAGES, Format.RESULT)
 
 
 class Precision(StrEnum):
@@ -35,6 +45,7 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    FP8 = "fp8"
     UNKNOWN = "unknown"  # a bare engine does not say
 
 
@@ -173,7 +184,7 @@ class Artifact:
 
     @property
     def file(self) -> Path:
-        """The model file."""
+        """The model file, or what stands in its place."""
         return self.path / self.format.filename
 
 

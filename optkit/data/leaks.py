@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from optkit.core.progress import Reporter
+from optkit.core.progress import Reporter, Task
 from optkit.data.base import CorruptImage, Dataset, ImageSet, Leaks
 from optkit.data.config import TrainingDataConfig
 from optkit.data.images import decode_pixels
@@ -36,10 +36,10 @@ MAX_ALIKE = 500  # pictures of alike hashes that one is compared with: the hash 
 
 
 @dataclass(frozen=True)
-class _Prints:
-    """What tells the images of one share apart: `digests`, 64-bit `hashes` and `details` (n, …) of pictures.
+class Prints:
+    """What tells images apart: SHA-256 `digests`, 64-bit `hashes` and `details` (n, …) of pictures.
 
-    `indices` are theirs in the share; images that cannot be decoded are left out.
+    `indices` are theirs in the image set; images that cannot be decoded are left out.
     """
 
     indices: list[int]
@@ -64,15 +64,10 @@ def find_leaks(dataset: Dataset, reporter: Reporter) -> Leaks:
     if checked < len(train) + len(val):
         reporter.info(f"Looking for copies among {checked:,} of {len(train) + len(val):,} images.")
     with reporter.track("looking for copies", checked) as task:
-        prints = []
-        for images, chosen in ((train, chosen_train), (val, chosen_val)):
-            found = []
-            for print_ in _prints(images, chosen):
-                found.append(print_)
-                task.advance()
-            prints.append(_collect(found))
-    exact = _exact(prints[0], prints[1])
-    near = _near(prints[0], prints[1], {j for _, j in exact})
+        prints = [
+            look_at(images, chosen, task) for images, chosen in ((train, chosen_train), (val, chosen_val))
+        ]
+    exact, near = find_copies(*prints)
     contradictory = _contradictory(train, prints[0])
     leaks = Leaks(
         exact=len(exact),
@@ -93,6 +88,24 @@ def find_leaks(dataset: Dataset, reporter: Reporter) -> Leaks:
     if leaks.pairs:
         reporter.warn(_warning(leaks, len(chosen_val)))
     return leaks
+
+
+def look_at(images: ImageSet, chosen: NDArray[np.int64], task: Task) -> Prints:
+    """Read and decode the `chosen` images; one that cannot be decoded is left out."""
+    found = []
+    for print_ in _prints(images, chosen):
+        found.append(print_)
+        task.advance()
+    return _collect(found)
+
+
+def find_copies(first: Prints, second: Prints) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Exact and near copies: (index of the original in `first`'s set, index in `second`'s).
+
+    Every image of `second` is named once at most.
+    """
+    exact = _exact(first, second)
+    return exact, _near(first, second, {other for _, other in exact})
 
 
 def _sample(train: int, val: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -129,10 +142,10 @@ def _picture(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
-def _collect(found: list[tuple[int, bytes, NDArray[np.uint8]] | None]) -> _Prints:
+def _collect(found: list[tuple[int, bytes, NDArray[np.uint8]] | None]) -> Prints:
     good = [one for one in found if one is not None]
     pictures = np.array([picture for _, _, picture in good], np.uint8).reshape(-1, SIDE, SIDE)
-    return _Prints(
+    return Prints(
         [index for index, _, _ in good],
         [digest for _, digest, _ in good],
         _hashes(pictures),
@@ -149,14 +162,14 @@ def _hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.packbits(bits.reshape(-1, 64), axis=1).view(np.uint64).reshape(-1)
 
 
-def _exact(train: _Prints, val: _Prints) -> list[tuple[int, int]]:
+def _exact(train: Prints, val: Prints) -> list[tuple[int, int]]:
     """(training index, validation index) of the validation images that have the digest of a training image."""
     first = dict(zip(reversed(train.digests), reversed(train.indices), strict=True))
     pairs = zip(val.digests, val.indices, strict=True)
     return [(first[digest], index) for digest, index in pairs if digest in first]
 
 
-def _near(train: _Prints, val: _Prints, known: set[int]) -> list[tuple[int, int]]:
+def _near(train: Prints, val: Prints, known: set[int]) -> list[tuple[int, int]]:
     """The same for near copies; validation images in `known` are left out."""
     pairs = []
     rows = np.flatnonzero(train.details.any(1))
@@ -180,13 +193,13 @@ def _details(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     inner = pictures[:, 1:-1, 1:-1].astype(np.float32)
     for row, column in np.ndindex(3, 3):
         inner -= pictures[:, row : row + SIDE - 2, column : column + SIDE - 2].astype(np.float32) / 9
-    flat = inner.reshape(len(pictures), -1)
+    flat = inner.reshape(len(pictures), (SIDE - 2) ** 2)
     flat -= flat.mean(1, keepdims=True)
     deviation = flat.std(1, keepdims=True)
     return np.where(deviation < MIN_DETAIL, 0, flat / np.maximum(deviation, 1e-6) / (SIDE - 2))
 
 
-def _contradictory(train: ImageSet, prints: _Prints) -> list[tuple[int, int]]:
+def _contradictory(train: ImageSet, prints: Prints) -> list[tuple[int, int]]:
     """(first, other) training index of the images that have the digest of one of another class."""
     first: dict[bytes, int] = {}
     pairs = []

@@ -109,20 +109,6 @@ def batches(images: ImageSet, preprocess: Preprocess, batch_size: int, reporter:
             yield Batch(normalise(np.stack(pixels), preprocess), images.labels[chosen], chosen)
 
 
-def calibration_subset(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """`count` images drawn stratified by class: the same share of every class, at least one where possible."""
-    if count >= len(images):
-        return images
-    rng = np.random.default_rng(seed)
-    # Rank every image inside its shuffled class as a fraction; the lowest fractions are a stratified sample.
-    order = rng.permutation(len(images))
-    rank = np.empty(len(images))
-    for label in np.unique(images.labels):
-        members = order[images.labels[order] == label]
-        rank[members] = (np.arange(len(members)) + rng.random()) / len(members)
-    return images.subset(np.sort(np.argsort(rank, kind="stable")[:count]))
-
-
 def _share(preprocess: Preprocess) -> float:
     """How much of the shorter side a centre crop keeps."""
     return 1.0 if preprocess.crop_mode == "squash" else preprocess.crop_pct

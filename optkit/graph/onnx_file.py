@@ -101,7 +101,9 @@ def classifier_io(model: onnx.ModelProto) -> ClassifierIO:
 
 
 def precision_of(model: onnx.ModelProto) -> Precision:
-    """INT8 with quantisation nodes, else the type that most of the weights have."""
+    """INT8 or FP8 with quantisation nodes, else the type that most of the weights have."""
+    if any(tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN for tensor in model.graph.initializer):
+        return Precision.FP8
     quantised = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"}
     if any(node.op_type in quantised for node in model.graph.node):
         return Precision.INT8

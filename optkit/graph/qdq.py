@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Set
+from dataclasses import dataclass, field, replace
 
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -17,21 +19,36 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Grid:
-    """The integers that activations are rounded to: `low_code` … `high_code`."""
+    """The codes that activations are rounded to, `low_code` … `high_code`: integers, or FP8 numbers (E4M3)."""
 
     symmetric: bool
+    float8: bool = False
 
     @property
-    def dtype(self) -> type[np.integer]:
+    def dtype(self) -> type[np.generic]:
+        if self.float8:
+            return ml_dtypes.float8_e4m3fn
         return np.int8 if self.symmetric else np.uint8
 
     @property
     def low_code(self) -> int:
-        return -127 if self.symmetric else 0
+        return -self.high_code if self.symmetric else 0
 
     @property
     def high_code(self) -> int:
+        if self.float8:
+            return 448
         return 127 if self.symmetric else 255
+
+    @property
+    def weights(self) -> Grid:
+        """Weights are symmetric whatever activations are."""
+        return Grid(symmetric=True, float8=self.float8)
+
+    def encode(self, values: NDArray[np.floating]) -> NDArray[np.generic]:
+        """The nearest codes to values in units of the scale, without a zero point."""
+        rounded = values if self.float8 else np.rint(values)
+        return np.clip(rounded, self.low_code, self.high_code).astype(self.dtype)
 
     @property
     def steps(self) -> int:
@@ -83,35 +100,79 @@ class QdqPlan:
         sources = dict.fromkeys(self.range_source(tensor) for tensor in self.edges)
         return [name for name in sources if name not in self.fixed]
 
+    def scales(self, ranges: dict[str, Range]) -> dict[str, tuple[np.float32, int]]:
+        """Scale and zero point of every tensor in `edges`; `ranges` has all of `observed()`."""
+        known = {**ranges, **self.fixed}
+        known.update(
+            {name: (max(known[name][0], floor), known[name][1]) for name, floor in self.floors.items()}
+        )
+        return {name: self.grid.scale(*known[self.range_source(name)]) for name in self.edges}
 
-def weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    def only(self, nodes: Set[str]) -> QdqPlan:
+        """The part of the plan that concerns `nodes`: the rest stays in floating point."""
+        edges = {name: readers & nodes for name, readers in self.edges.items() if readers & nodes}
+        return replace(self, edges=edges, nodes=self.nodes & nodes)
+
+    def without(self, nodes: dict[str, str], view: GraphView) -> QdqPlan:
+        """The plan with `nodes` in floating point, for the reasons given.
+
+        They read exact values, unless the operator before them is made for integers out, as one with an INT32 bias
+        is: without codes behind it, it would be in floating point, too.
+        """
+        planned = self.nodes - nodes.keys()
+        edges = {
+            name: readers if self.quantize_bias and _maker(name, view) in planned else readers - nodes.keys()
+            for name, readers in self.edges.items()
+        }
+        edges = {name: readers for name, readers in edges.items() if readers}
+        return replace(self, edges=edges, nodes=planned, left={**self.left, **nodes})
+
+
+def _maker(tensor: str, view: GraphView) -> str:
+    """The operator whose result `tensor` is, clipped perhaps; empty for the image."""
+    maker = view.producer.get(tensor)
+    while maker is not None and maker.op_type in ("Clip", "Relu"):
+        maker = view.producer.get(maker.input[0])
+    return "" if maker is None else maker.name
+
+
+def channel_scales(weight: NDArray[np.float32], axis: int, high_code: int = 127) -> NDArray[np.float32]:
     """Symmetric scale of every output channel; a channel of zeros takes a tiny share of the largest."""
     others = tuple(other for other in range(weight.ndim) if other != axis)
     largest = np.abs(weight).max(axis=others)
     floor = float(largest.max()) * 1e-6 or 1.0
-    return (np.maximum(largest, floor) / 127).astype(np.float32)
+    return (np.maximum(largest, floor) / high_code).astype(np.float32)
 
 
-def insert_qdq(model: onnx.ModelProto, plan: QdqPlan, ranges: dict[str, Range]) -> onnx.ModelProto:
+def insert_qdq(
+    model: onnx.ModelProto,
+    plan: QdqPlan,
+    ranges: dict[str, Range],
+    weight_scales: dict[str, NDArray[np.float32]] | None = None,
+) -> onnx.ModelProto:
     """A copy of `model` with the plan's Q/DQ pairs, INT8 weights and, where planned, INT32 biases.
 
-    `ranges` holds low and high of every tensor in `plan.observed()`.
+    `ranges` holds low and high of every tensor in `plan.observed()`, `weight_scales` the scales of nodes whose
+    weights were fitted to a grid already; the others take `channel_scales`.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
-    _Inserter(quantized, plan, ranges).run()
+    _Inserter(quantized, plan, ranges, weight_scales or {}).run()
     return quantized
 
 
 class _Inserter:
-    def __init__(self, model: onnx.ModelProto, plan: QdqPlan, ranges: dict[str, Range]) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        plan: QdqPlan,
+        ranges: dict[str, Range],
+        weight_scales: dict[str, NDArray[np.float32]],
+    ) -> None:
         self.graph, self.plan = model.graph, plan
         self.view = GraphView(model)
-        known = {**ranges, **plan.fixed}
-        known.update(
-            {name: (max(known[name][0], floor), known[name][1]) for name, floor in plan.floors.items()}
-        )
-        self.scales = {name: plan.grid.scale(*known[plan.range_source(name)]) for name in plan.edges}
+        self.scales = plan.scales(ranges)
+        self.weight_scales = weight_scales
         self.before: dict[str, list[onnx.NodeProto]] = {}  # new nodes in front of the node of this name
 
     def run(self) -> None:
@@ -150,14 +211,16 @@ class _Inserter:
 
     def _quantize_weight(self, node: onnx.NodeProto, axis: int) -> None:
         weight = self.view.constant(node.input[1])
-        scales = weight_scales(weight, axis)
+        scales = self.weight_scales.get(node.name)
+        grid = self.plan.grid.weights
+        scales = channel_scales(weight, axis, grid.high_code) if scales is None else scales
         bias = self.view.bias(node) if self.plan.quantize_bias else None
         if bias is not None:
             # INT32 must hold the bias in units of (input scale · weight scale).
             input_scale = float(self.scales[node.input[0]][0])
             scales = np.maximum(scales, np.abs(bias) / (input_scale * 2**30)).astype(np.float32)
         shape = [-1 if other == axis else 1 for other in range(weight.ndim)]
-        codes = np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8)
+        codes = grid.encode(weight / scales.reshape(shape))
         node.input[1] = self._decoded(node, "weight", codes, scales, axis)
         if bias is not None:
             bias_scales = (input_scale * scales.astype(np.float64)).astype(np.float32)
@@ -168,7 +231,7 @@ class _Inserter:
         self,
         node: onnx.NodeProto,
         role: str,
-        codes: NDArray[np.integer],
+        codes: NDArray[np.generic],
         scales: NDArray[np.float32],
         axis: int,
     ) -> str:

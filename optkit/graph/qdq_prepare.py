@@ -11,21 +11,24 @@ from onnx import helper, numpy_helper
 
 from optkit.core.errors import InputError
 from optkit.graph.qdq_view import GraphView, attribute
+from optkit.graph.refusals import refusals
 
 MIN_OPSET = 13  # the first with per-channel QuantizeLinear
+FP8_OPSET = 19  # the first with FP8
 QUANTIZED_OPS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
 )
 
 
-def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
+def prepare(model: onnx.ModelProto, opset: int = MIN_OPSET) -> onnx.ModelProto:
     """A copy that computes the same with BatchNormalization folded, constants folded and every node named.
 
-    Global ReduceMean becomes GlobalAveragePool, which runtimes have in INT8, and every Conv says its
-    kernel_shape. Metadata and names of input and output stay. InputError for a quantised or FP16 file.
+    `opset` is the least that it may have. Global ReduceMean becomes GlobalAveragePool, which runtimes have in
+    INT8, and every Conv says its kernel_shape. Metadata and names of input and output stay. InputError for a
+    quantised or FP16 file.
     """
     _refuse(model)
-    prepared = _fold(_raise_opset(model))
+    prepared = _fold(_raise_opset(model, opset))
     _use_global_pooling(prepared)
     used: set[str] = set()
     for index, node in enumerate(prepared.graph.node):
@@ -56,17 +59,17 @@ def _refuse(model: onnx.ModelProto) -> None:
         )
 
 
-def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+def _raise_opset(model: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if opset >= MIN_OPSET:
+    if opset >= wanted:
         return model
     try:
-        return onnx.version_converter.convert_version(model, MIN_OPSET)
+        return onnx.version_converter.convert_version(model, wanted)
     except (RuntimeError, onnx.checker.ValidationError) as error:
         raise InputError(
-            f"The ONNX file has opset {opset} and cannot be raised to {MIN_OPSET}.",
-            why=str(error).strip().splitlines()[0],
-            hint=f"Export it again with opset {MIN_OPSET} or newer.",
+            f"The ONNX file has opset {opset} and cannot be raised to {wanted}.",
+            why=str(error).strip().splitlines()[0].rpartition("failed: ")[2],  # without the converter's line
+            hint=f"Export it again with opset {wanted} or newer.",
         ) from None
 
 
@@ -81,7 +84,7 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
         options.optimized_model_filepath = str(after)
         try:
             onnxruntime.InferenceSession(before, options, providers=["CPUExecutionProvider"])
-        except onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException as error:
+        except refusals() as error:
             raise InputError(
                 "ONNX Runtime does not accept the ONNX file.",
                 why=str(error).strip().splitlines()[0],

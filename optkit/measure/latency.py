@@ -22,6 +22,17 @@ MAX_WARM_UP = 300
 MAX_SAMPLES = 2000  # three times what p99 needs; more would only fill the manifest
 
 
+class Stopwatch:
+    """How long work took that is done once."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.perf_counter() - self._started
+
+
 @dataclass
 class Subject:
     """One thing to time: `call` runs one batch from host memory to host memory."""

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from optkit.core.errors import InputError, UsageError, closest
 from optkit.core.store import read_manifest
-from optkit.core.types import MANIFEST, Format
+from optkit.core.types import MANIFEST
 from optkit.report.compare import with_deltas, with_front
 from optkit.report.datacard import data_cards
 from optkit.report.findings import evaluations, explanations
+from optkit.report.quantisation import quantized
 from optkit.report.schema import Evaluation, Machine, Report, Row, Step, Warned
 
 RECIPE = "recipe.yaml"
@@ -50,6 +51,7 @@ def collect(run_dir: Path, baseline: str | None = None) -> Report:
         evaluations=tuple(evaluated),
         explanations=tuple(explanations(steps)),
         data=tuple(data_cards(steps)),
+        quantized=tuple(quantized(steps)),
         warnings=tuple(_warnings(steps, machines)),
         machines=tuple(machines),
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None,
@@ -169,7 +171,7 @@ def _unbenched_rows(steps: list[Step], benched: set[str]) -> list[Row]:
     rows = []
     for step in steps:
         manifest = step.manifest
-        if manifest.format is Format.RESULT or manifest.key in benched:
+        if not manifest.format.is_model or manifest.key in benched:
             continue
         fields = ("top1", "top1_interval", "n", "macs", "params")
         known = {

@@ -128,17 +128,19 @@ def _phases(history: list[Row]) -> Figure:
         for index, row in enumerate(history)
         if row.get("phase") and (not index or row["phase"] != history[index - 1].get("phase"))
     ]
-    lines = [_border(index + 0.5, GREY) for index in starts if index]
-    names = [_note(str(history[index]["phase"]), index + 0.5, "left") for index in starts]
+    lines = [border(index + 0.5, GREY) for index in starts if index]
+    names = [note(str(history[index]["phase"]), index + 0.5, "left") for index in starts]
     return {"shapes": lines, "annotations": names if len(names) <= PHASE_NAMES else []}
 
 
-def _border(x: float, colour: str) -> Figure:
+def border(x: float, colour: str) -> Figure:
+    """A dotted line from the bottom of the figure to its top."""
     line = {"color": colour, "width": 1, "dash": "dot"}
     return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "xref": "x", "yref": "paper", "line": line}
 
 
-def _note(words: str, x: float, anchor: str) -> Figure:
+def note(words: str, x: float, anchor: str) -> Figure:
+    """Words above the plot, at `x` of its axis."""
     return {
         "text": escape(words),  # plotly.js reads a little HTML
         "x": x,
@@ -174,8 +176,8 @@ def _finder_plot(id: str, name: str, rates: list[float], losses: list[float], ra
     low, first = min(losses), losses[0]
     ceiling = max(first, low) + 0.6 * (first - low or abs(low) or 1.0)
     chosen = f"suggested: {rate:.2g}" if rate else "no rate suggested"
-    shapes = [_border(rate, RATE)] if rate else []
-    notes = [_note(chosen, math.log10(rate), "center")] if rate else []
+    shapes = [border(rate, RATE)] if rate else []
+    notes = [note(chosen, math.log10(rate), "center")] if rate else []
     figure = {
         "data": [
             {

@@ -42,7 +42,9 @@ def lineage(steps: tuple[Step, ...]) -> Lineage:
         manifest = step.manifest
         measures = manifest.format is Format.RESULT
         model = text.label("", manifest.precision, manifest.format).strip(" ()")
-        kind = "measurements" if measures else model
+        kind = {Format.RESULT: "measurements", Format.IMAGES: "calibration images"}.get(
+            manifest.format, model
+        )
         detail = f"{kind} · {text.duration(manifest.seconds)} · {manifest.key[:8]}"
         title = step.name if step.name == manifest.stage else f"{step.name} · {manifest.stage}"
         nodes.append(Node(ARC_WIDTH, y[step.name], title, detail, measures))

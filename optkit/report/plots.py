@@ -13,7 +13,7 @@ from optkit.report.schema import Report, Row
 
 Figure = dict[str, Any]
 # Readable on white and on near-black; precisions differ in hue, runtimes in shape.
-COLOURS = {"fp32": "#3b82f6", "fp16": "#059669", "bf16": "#0891b2", "int8": "#ea580c"}
+COLOURS = {"fp32": "#3b82f6", "fp16": "#059669", "bf16": "#0891b2", "int8": "#ea580c", "fp8": "#db2777"}
 OTHER_COLOUR = "#a855f7"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 MARGIN = 0.16  # of the axis, for the names beside the outermost points

@@ -14,8 +14,10 @@ from markupsafe import Markup
 from optkit.core.store import write_atomically
 from optkit.report import curves, plots, text
 from optkit.report.datacard import class_bars
+from optkit.report.ladder import ladder_plots
 from optkit.report.lineage import lineage
 from optkit.report.pictures import Album
+from optkit.report.quantisation import operator_bars, reasons
 from optkit.report.schema import Report, Step
 
 # What the sections of the page show of `details`, by stage; None: of any stage.
@@ -32,6 +34,11 @@ FILTERS = {
     "size": text.size,
     "percent": text.percent,
     "interval": text.interval,
+    "short_name": text.short_name,
+    "decibels": text.decibels,
+    "decibel_change": text.decibel_change,
+    "asked_for": text.asked_for,
+    "loss_in_points": text.loss_in_points,
     "points": text.points,
     "points_interval": text.points_interval,
     "duration": text.duration,
@@ -68,8 +75,12 @@ def to_markdown(report: Report) -> str:
 
 def to_html(report: Report) -> str:
     """The whole page as one string, with scripts and styles inside."""
-    pareto, training = plots.pareto_plots(report), curves.training_plots(report)
-    figures = {plot.id: plot.figure for plot in (*pareto, *training)}
+    pareto, training, ladders = (
+        plots.pareto_plots(report),
+        curves.training_plots(report),
+        ladder_plots(report),
+    )
+    figures = {plot.id: plot.figure for plot in (*pareto, *training, *ladders.values())}
     own_script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     scripts = [_plotly_js(), own_script] if figures else [own_script]
     return (
@@ -85,7 +96,7 @@ def to_html(report: Report) -> str:
             album=Album(Path(report.folder)),
             scaled=[step for step in report.steps if step.manifest.stage == "scale"],
             lineage=lineage(report.steps),
-            quantized=[step for step in report.steps if step.manifest.stage == "quantize"],
+            ladders=ladders,
             engines=[step for step in report.steps if step.manifest.format == "engine"],
             style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
             scripts=[Markup(script) for script in scripts],
@@ -104,7 +115,12 @@ def _environment(escape_html: bool) -> Environment:
     )
     environment.filters.update(FILTERS)
     environment.tests["table"] = _is_table
-    environment.globals |= {"facts_of": _facts_of, "class_bars": class_bars}
+    environment.globals |= {
+        "facts_of": _facts_of,
+        "class_bars": class_bars,
+        "operator_bars": operator_bars,
+        "reasons": reasons,
+    }
     return environment
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from optkit.report.schema import Delta, Interval, Number, Report, Row
+from optkit.report.schema import Delta, Interval, Number, QuantizeBudget, Report, Row
 
+NAME_ENDS = (20, 36)  # characters kept of a long node name, from its start and its end
 SAME_SPEED = 1.05  # below this ratio two latencies are called about the same
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -34,6 +35,27 @@ def percent(share: float) -> str:
 def interval(bounds: Interval) -> str:
     """`95.6 – 98.9 %`."""
     return f"{100 * bounds[0]:.1f} – {100 * bounds[1]:.1f} %"
+
+
+def short_name(name: str) -> str:
+    """A node's name, without its middle when it is long: `/features/features.1…/conv/Conv`."""
+    first, last = NAME_ENDS
+    return name if len(name) <= first + last + 1 else f"{name[:first]}…{name[-last:]}"
+
+
+def decibels(value: float) -> str:
+    """`24.3 dB`."""
+    return f"{value:.1f} dB".replace("-", "−")
+
+
+def decibel_change(value: float) -> str:
+    """`+3.1 dB`."""
+    return f"{value:+.1f} dB".replace("-", "−")
+
+
+def loss_in_points(drop: float) -> str:
+    """A drop of top-1 in points, with its sign turned into that of a difference: `−0.25`."""
+    return "±0.00" if abs(drop) < 0.005 else f"{-drop:+.2f}".replace("-", "−")
 
 
 def points(share: float) -> str:
@@ -98,6 +120,18 @@ def size_change(delta: Delta) -> str:
         return ""
     change = round(100 * (delta.size_ratio - 1))
     return f"{abs(change)} % {'smaller' if change < 0 else 'larger'}" if change else "of the same size"
+
+
+def asked_for(budget: QuantizeBudget) -> str:
+    """`at most 0.5 points of top-1 lost, at least 98.5 % agreement`."""
+    limits = []
+    if budget.max_drop is not None:
+        limits.append(f"at most {budget.max_drop:g} points of top-1 lost")
+    if budget.min_agreement is not None:
+        limits.append(f"at least {percent(budget.min_agreement)} agreement")
+    if budget.min_sqnr is not None:
+        limits.append(f"at least {decibels(budget.min_sqnr)}")
+    return ", ".join(limits)
 
 
 def runtimes(delta: Delta) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from optkit.core import discover, machine
 from optkit.core.errors import InputError
-from optkit.core.types import Artifact, Format
+from optkit.core.types import Artifact, Format, Precision
 from optkit.runtimes.base import SessionOptions
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ REFUSALS = (
     "NotImplemented",
     "RuntimeException",
 )
+DAMAGED = "It may be damaged, made for another target, or of a newer opset."
+# Precisions that its CPU kernels lack.
+HINTS = {
+    Precision.BF16: "On a CPU it has no BF16: use --runtimes openvino, or build an engine for a GPU.",
+    Precision.FP8: "On a CPU it has no FP8: build an engine, `optkit export --format tensorrt --target SM89`.",
+}
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -103,8 +109,7 @@ def open_session(artifact: Artifact, options: SessionOptions) -> OrtSession:
     try:
         session = onnxruntime.InferenceSession(path, _options(threads), providers=wanted)
     except _refusals() as error:
-        hint = "It may be damaged, made for another target, or of a newer opset."
-        raise _refused(path, error, hint) from None
+        raise _refused(path, error, HINTS.get(artifact.precision, DAMAGED)) from None
     batch = session.get_inputs()[0].shape[0]
     provider = session.get_providers()[0]  # what was taken, not what was asked for
     facts = {

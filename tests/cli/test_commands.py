@@ -141,7 +141,19 @@ def test_preprocessing_may_be_written_with_commas_or_spaces(here: Path) -> None:
     assert means == [(0.5, 0.4, 0.3)]
 
 
-def test_from_fine_tuning_to_int8(here: Path) -> None:
+@pytest.fixture(scope="module")
+def tour_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tour")
+
+
+@pytest.fixture
+def tour(tour_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder where what one test has made is done for the next."""
+    monkeypatch.chdir(tour_folder)
+
+
+@pytest.mark.usefixtures("tour")
+def test_from_fine_tuning_to_int8() -> None:
     """The tour: every command takes what the one before it made, and names the next."""
     tuned = optkit("finetune", *TINY, "--out", "ft", "--json")
     assert tuned.code == 0, tuned.err
@@ -170,7 +182,7 @@ def test_from_fine_tuning_to_int8(here: Path) -> None:
 
 
 def test_distill_fine_tunes_a_named_teacher_once(here: Path) -> None:
-    options = ("--weights", "scratch", "--size", "32", "--data", "synthetic", "--epochs", "1")
+    options = ("--weights", "scratch", "--size", "32", "--data", "photos", "--epochs", "1")
     first = optkit("distill", "--teacher", "test_efficientnet", "--student", "test_efficientnet", *options)
     assert first.code == 0, first.err
     assert "teacher: finetune" in first.err
@@ -181,7 +193,8 @@ def test_distill_fine_tunes_a_named_teacher_once(here: Path) -> None:
     assert "teacher: done before" in second.err
 
 
-def test_the_next_command_works(here: Path) -> None:
+@pytest.mark.usefixtures("tour")
+def test_the_next_command_works() -> None:
     """What is printed can be typed."""
     exported = optkit("finetune", *TINY, "--out", "ft")
     assert "next: optkit export ft" in exported.err

@@ -36,9 +36,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
@@ -96,7 +93,7 @@ CHANGES: dict[str, tuple[list[str], str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def baseline(folder: Path, one_thread: None) -> dict[str, torch.Tensor]:
+def baseline(folder: Path) -> dict[str, torch.Tensor]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return weights(train())

@@ -441,3 +441,59 @@ def test_class_names_that_are_not_utf8_are_refused(photos: Path) -> None:
     with pytest.raises(InputError, match="not valid text") as caught:
         load(photos)
     caught.value.message.encode()
+
+
+def table(path: Path, *labels: str) -> Path:
+    """A CSV with one photo of each label."""
+    rows = [
+        f"{photo(path.parent / path.stem / f'{label}.png').relative_to(path.parent)},{label}"
+        for label in labels
+    ]
+    path.write_text("\n".join(["path,label", *rows]))
+    return path
+
+
+def load_for(classes: tuple[str, ...], path: Path | str, **options: object) -> Dataset:
+    return load_data(DataConfig(path=str(path), **options), SilentReporter(), classes)
+
+
+def test_the_classes_of_a_model_are_the_labels_of_both_shares(tmp_path: Path) -> None:
+    train, val = (
+        table(tmp_path / "calib.csv", "dog", "ant"),
+        table(tmp_path / "val.csv", "wolf", "cat", "dog"),
+    )
+    with pytest.raises(InputError, match="training lacks: cat, wolf"):
+        load(train, val=str(val))
+    classes = ("wolf", "dog", "cat", "bee", "ant")
+    data = load_for(classes, train, val=str(val))
+    assert data.train.class_names == data.val.class_names == classes
+    shown = [{classes[label] for label in share.labels} for share in (data.train, data.val)]
+    assert shown == [{"dog", "ant"}, {"wolf", "cat", "dog"}]
+    assert [classes[label] for label in data.val.labels] == [Path(name).stem for name in data.val.ids]
+
+
+def test_a_split_of_few_classes_has_the_labels_of_the_model(photos: Path) -> None:
+    data = load_for(("dog", "wolf", "cat"), photos)
+    assert (len(data.train), len(data.val)) == (16, 4)
+    assert np.bincount(data.val.labels).tolist() == [2, 0, 2]
+
+
+@pytest.mark.parametrize("share", ["train", "val"])
+def test_a_class_that_the_model_lacks_is_named(tmp_path: Path, share: str) -> None:
+    labels = {"train": ["cat", "dog"], "val": ["cat", "dog"]}
+    labels[share].append("dgo")
+    train, val = (table(tmp_path / f"{name}.csv", *found) for name, found in labels.items())
+    with pytest.raises(InputError, match="the model lacks: dgo") as caught:
+        load_for(("cat", "dog", "elk"), train, val=str(val))
+    assert "cat, dog, elk" in caught.value.why
+    assert caught.value.hint.startswith("Did you mean 'dog'?")
+    with pytest.raises(InputError, match="the model lacks: dgo") as caught:
+        load_for(("cat", "dog", *(f"n{index}" for index in range(50))), train, val=str(val))
+    assert len(caught.value.why + caught.value.hint) < 200
+
+
+def test_names_that_are_only_numbers_and_built_in_sets_need_not_fit(photos: Path) -> None:
+    assert load_for(("0", "1"), photos).class_names == ("cat", "dog")
+    assert load_for(("cat", "dog"), "synthetic").class_names == load("synthetic").class_names
+    numbered = load_for(tuple(str(index) for index in range(10)), table(photos / "few.csv", "7", "3"))
+    assert sorted(numbered.whole.labels.tolist()) == [3, 7]

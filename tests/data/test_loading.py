@@ -1,4 +1,4 @@
-"""Resizing, cropping, normalising and sampling."""
+"""Resizing, cropping and normalising."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from optkit.core.types import Preprocess
 from optkit.data.base import CorruptImage
 from optkit.data.loading import (
     batches,
-    calibration_subset,
     mirror,
     normalise,
     read_input,
@@ -93,12 +92,3 @@ def test_batches_leave_corrupt_images_out() -> None:
     assert found[1].pixels.shape == (2, 3, 8, 8)
     assert found[1].labels.tolist() == [0, 1]
     assert len(reporter.warnings) == 2
-
-
-def test_calibration_images_are_drawn_from_every_class() -> None:
-    images = image_set(80, 8)
-    found = calibration_subset(images, 16, seed=0)
-    assert np.bincount(found.labels).tolist() == [2] * 8
-    assert calibration_subset(images, 16, seed=0).ids == found.ids
-    assert calibration_subset(images, 16, seed=1).ids != found.ids
-    assert calibration_subset(images, 1000, seed=0) is images

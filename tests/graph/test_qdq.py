@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from optkit.graph.qdq import Grid, QdqPlan, insert_qdq, summary, weight_scales
+from optkit.graph.qdq import Grid, QdqPlan, channel_scales, insert_qdq, summary
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
 from tests.small_networks import residual_network, textured_images
@@ -33,10 +33,10 @@ def test_all_zero_activation_has_a_usable_scale(symmetric: bool) -> None:
 def test_zero_channels_and_zero_weights_have_usable_scales() -> None:
     weight = np.zeros((3, 2, 1, 1), np.float32)
     weight[0] = 12.7
-    scales = weight_scales(weight, 0)
+    scales = channel_scales(weight, 0)
     assert scales[0] == pytest.approx(0.1)
     assert (scales > 0).all()
-    assert (weight_scales(np.zeros_like(weight), 0) > 0).all()
+    assert (channel_scales(np.zeros_like(weight), 0) > 0).all()
 
 
 def planned_input(model: onnx.ModelProto, bias: bool) -> QdqPlan:

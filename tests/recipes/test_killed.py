@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from optkit import pipeline
 from optkit.core import discover
 from optkit.core.store import Store, damage, read_artifact
 from optkit.recipe import recipe_from_yaml
+from tests import processes
 
 RECIPE = """
 name: killed
@@ -31,12 +29,7 @@ steps:
   bench: {models: [onnx, int8], seconds: 1}
 """
 STEPS = ["teacher", "student", "pruned", "onnx", "int8", "bench"]
-COMMAND = [sys.executable, "-c", "from optkit.cli import main; main()", "run", "recipe.yaml"]
 DEADLINE_S = 120
-
-
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(COMMAND, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def manifests(folder: Path) -> dict[str, bytes]:
@@ -60,24 +53,23 @@ def test_a_run_killed_in_every_stage_goes_on(tmp_path: Path, monkeypatch: pytest
     keys = {name: plan.steps[name].key for name in STEPS}
     done: dict[str, bytes] = {}
     for index, name in enumerate(STEPS):
-        running = start(tmp_path)
+        running = processes.start(tmp_path, "run", "recipe.yaml")
         until = time.monotonic() + DEADLINE_S
         # The folder of this process appears when the stage begins; leftovers have other process ids.
         while not list(Path("runs/.store/work").glob(f"{keys[name]}.{running.pid}.*")):
-            assert running.poll() is None, f"the run ended before {name}"
+            assert running.is_alive(), f"the run ended before {name}"
             assert time.monotonic() < until, f"{name} did not begin"
             time.sleep(0.005)
-        os.kill(running.pid, signal.SIGKILL)
-        assert running.wait() == -signal.SIGKILL
+        running.kill()
+        running.join()
+        assert running.exitcode == -signal.SIGKILL
         seen = manifests(tmp_path)
         stored = {key for key in seen if ".store" in key}
         assert stored == {f"runs/.store/{keys[step]}" for step in STEPS[:index]}, f"killed in {name}"
         assert list(Path("runs/.store/work").glob(f"{keys[name]}.*")), "what the killed process left"
         assert seen.items() >= done.items(), "what is finished stays as it is"
         done = seen
-    finished = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stderr.count("done before") == len(STEPS) - 1
+    assert processes.finish(tmp_path, "run", "recipe.yaml").count("done before") == len(STEPS) - 1
     seen = manifests(tmp_path)
     assert seen.items() >= done.items()
     assert {f"runs/.store/{key}" for key in keys.values()} <= seen.keys()

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,10 +13,15 @@ from optkit import pipeline
 from optkit.core import discover, machine
 from optkit.core.store import Store, read_artifact
 from optkit.recipe import recipe_from_yaml, recipe_to_yaml
+from tests import processes
+from tests.cli.support import optkit
 from tests.conftest import small_classifier
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 QUICKSTART = next(path for path in RECIPES if path.stem == "quickstart")
+# The least training with which it keeps its promises: `make demo` trains for longer, on the same way.
+SHORTER = ("teacher.train.epochs=2", "student.train.epochs=3", "pruned.train.epochs=2", "bench.seconds=0.3")
+RUN = ("run", str(QUICKSTART), *(word for setting in SHORTER for word in ("--set", setting)))
 
 needs_quickstart = pytest.mark.skipif(
     not all(
@@ -30,11 +31,6 @@ needs_quickstart = pytest.mark.skipif(
     ),
     reason="the quickstart needs the extras cpu, rtx and demo: pip install 'optkit[cpu,rtx,demo]'",
 )
-
-
-def optkit(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from optkit.cli import main; main()", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -61,14 +57,13 @@ def test_every_recipe_is_valid(path: Path, workplace: Path, monkeypatch: pytest.
     assert recipe_from_yaml(again, []) == recipe
 
 
-def test_int8_only_runs_on_an_existing_file(workplace: Path) -> None:
+def test_int8_only_runs_on_an_existing_file(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
     recipe = next(path for path in RECIPES if path.stem == "int8_only")
     names = "model.class_names=[cat, dog, c, d, e]"
-    done = optkit(
-        "run", str(recipe), "--set", "bench.seconds=0.2", "--set", names, "--json", folder=workplace
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]
+    done = optkit("run", str(recipe), "--set", "bench.seconds=0.2", "--set", names, "--json")
+    assert done.code == 0, done.err
+    rows = done.json["rows"]
     assert [(row["name"], row["precision"]) for row in rows][::2] == [("model", "fp32"), ("int8", "int8")]
     assert all(row["latency_ms"]["p50"] > 0 and row["n"] == 6 for row in rows)
 
@@ -77,25 +72,23 @@ def test_int8_only_runs_on_an_existing_file(workplace: Path) -> None:
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the quickstart has run, killed once on the way and started again."""
     folder = tmp_path_factory.mktemp("quickstart")
-    command = [sys.executable, "-c", "from optkit.cli import main; main()", "run", str(QUICKSTART)]
-    running = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = processes.start(folder, *RUN)
     teacher = folder / "runs" / "quickstart" / "teacher" / "manifest.json"
-    while not teacher.exists() and running.poll() is None:
+    while not teacher.exists() and running.is_alive():
         time.sleep(0.1)
     time.sleep(1.5)  # well inside the student's training
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    running.kill()
+    running.join()
     (folder / "teacher-before").write_bytes(teacher.read_bytes())
     shown = sorted(path.name for path in teacher.parents[1].iterdir() if not path.name.startswith("."))
     assert shown == ["recipe.yaml", "teacher"]
     for path in (folder / "runs" / ".store").glob("*/manifest.json"):
         read_artifact(path.parent)
-    done = optkit("run", str(QUICKSTART), folder=folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "log").write_text(done.stderr)
+    processes.finish(folder, *RUN)
     return folder
 
 
+@pytest.mark.slow
 @needs_quickstart
 def test_a_killed_run_redoes_only_what_was_not_finished(quickstart: Path) -> None:
     teacher = quickstart / "runs" / "quickstart" / "teacher" / "manifest.json"
@@ -130,22 +123,17 @@ def test_quickstart_keeps_its_promises(quickstart: Path) -> None:
 
 
 @needs_quickstart
-def test_a_second_run_finds_everything_done(quickstart: Path) -> None:
-    done = optkit("run", str(QUICKSTART), folder=quickstart)
-    assert done.returncode == 0
-    assert done.stderr.count("done before") == 8
+def test_a_second_run_finds_everything_done(quickstart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(quickstart)
+    done = optkit(*RUN)
+    assert done.code == 0
+    assert done.err.count("done before") == 8
 
 
 @needs_quickstart
-def test_a_changed_option_redoes_only_what_follows(quickstart: Path) -> None:
-    done = optkit(
-        "run",
-        str(QUICKSTART),
-        "--set",
-        "int8.calibration_images=16",
-        "--dry-run",
-        "--json",
-        folder=quickstart,
-    )
-    steps = {step["step"]: step["done"] for step in json.loads(done.stdout)["steps"]}
+def test_a_changed_option_redoes_only_what_follows(quickstart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(quickstart)
+    changed = ("--set", "int8.calibration_images=16")
+    done = optkit(*RUN, *changed, "--dry-run", "--json")
+    steps = {step["step"]: step["done"] for step in done.json["steps"]}
     assert [name for name, is_done in steps.items() if not is_done] == ["int8", "bench"]

@@ -210,3 +210,35 @@ def data_card(names: Sequence[str]) -> dict[str, Any]:
             "pairs": [["cat/1.jpg", "cat/9.jpg", "exact"], ["dog/2.jpg", "dog/7.jpg", "near"]],
         },
     }
+
+
+def ladder() -> dict[str, Any]:
+    """`details` of a `quantize` step that climbed the ladder; the figures are made up."""
+    rungs = [
+        ("calibration", True, 19.8, 0.971, 0.4, 14.2, "mse for 61 tensors, minmax for 33"),
+        ("equalisation", False, 17.1, 0.952, None, 6.0, "no pair of layers without a SiLU between them"),
+        ("bias correction", True, 21.2, 0.978, 0.3, 9.1, ""),
+        ("rounding", True, 24.3, 0.988, 0.1, 96.5, "<b>AdaRound</b>: 49 layers, then 16 blocks"),
+        ("mixed precision", False, 24.4, 0.988, None, 21.0, "0.1 dB is not worth 8 % of the latency"),
+        ("QAT", True, 25.0, 0.99, -0.05, 210.0, "2 epochs"),
+    ]
+    fields = ("rung", "kept", "sqnr_db", "agreement", "drop", "seconds", "note")
+    nodes = [
+        f"/blocks/blocks.{index // 4}/blocks.{index // 4}.{index % 4}/conv_pw/Conv" for index in range(38)
+    ]
+    nodes[0] = "/conv_stem/<script>alert(4)</script>/" + 12 * "a_very_long_name/" + "Conv"
+    left = [{"node": node, "op": "Conv", "reason": "costs most accuracy"} for node in nodes[:2]]
+    left += [
+        {"node": f"/se/{index}", "op": "Sigmoid", "reason": "the runtime has no kernel"}
+        for index in range(16)
+    ]
+    return {
+        "target": "onnxruntime",
+        "quantized": {"Conv": 47, "Add": 9, "Gemm": 1},
+        "float": left,
+        "sensitivity": [
+            {"node": node, "op": "Conv", "sqnr_db": 24.0 + 0.6 * index} for index, node in enumerate(nodes)
+        ],
+        "ladder": [dict(zip(fields, rung, strict=True)) for rung in rungs],
+        "budget": {"max_drop": 0.5, "min_agreement": None, "min_sqnr": 24.0, "held": True},
+    }

@@ -10,6 +10,7 @@ import pytest
 from optkit.core.errors import InputError, UsageError
 from optkit.core.types import Format
 from optkit.report.collect import collect
+from optkit.report.lineage import lineage
 
 from .run_folder import NO_GPU, RunFolder, bench_row, latency
 
@@ -56,6 +57,15 @@ def test_models_that_no_bench_covers_are_shown_as_such(empty_run: RunFolder) -> 
     assert (row.top1, row.n, row.size_bytes) == (0.97, 50, 4_000)
     assert row.not_measured["latency_ms"] == "not benched"
     assert "top1" not in row.not_measured
+
+
+def test_calibration_images_are_a_step_and_no_model(empty_run: RunFolder) -> None:
+    sample = empty_run.add("sample", "sample", Format.IMAGES, size=2)
+    empty_run.add("int8", "quantize", Format.ONNX, size=5, inputs={"calibration": [sample]})
+    report = collect(empty_run.path)
+    assert [row.name for row in report.rows] == ["int8"]
+    assert [step.name for step in report.steps] == ["sample", "int8"]
+    assert "calibration images" in lineage(report.steps).nodes[0].detail
 
 
 def test_missing_fields_of_a_row_are_tolerated(empty_run: RunFolder) -> None:

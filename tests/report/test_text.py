@@ -7,6 +7,7 @@ import pytest
 from optkit.core.types import Format
 from optkit.report import text
 from optkit.report.collect import collect
+from optkit.report.schema import QuantizeBudget
 
 from .run_folder import RunFolder, bench_row, latency
 
@@ -22,6 +23,23 @@ def test_numbers() -> None:
     assert [text.size(value) for value in (12, 1_810_000)] == ["12 B", "1.81 MB"]
     assert [text.points(value) for value in (-0.0031, 0.0004, 0.02)] == ["−0.3", "±0.0", "+2.0"]
     assert [text.duration(value) for value in (4.24, 200, 7500)] == ["4.2 s", "3 min 20 s", "2 h 5 min"]
+
+
+def test_quantities_of_quantisation() -> None:
+    assert [text.decibels(value) for value in (24.26, -3.0)] == ["24.3 dB", "−3.0 dB"]
+    assert [text.decibel_change(value) for value in (3.1, -0.24)] == ["+3.1 dB", "−0.2 dB"]
+    assert [text.loss_in_points(drop) for drop in (0.25, -0.1, 0.001)] == ["−0.25", "+0.10", "±0.00"]
+    assert text.asked_for(QuantizeBudget(max_drop=0.5, min_agreement=0.985)) == (
+        "at most 0.5 points of top-1 lost, at least 98.5 % agreement"
+    )
+    assert text.asked_for(QuantizeBudget()) == ""
+
+
+def test_long_node_names_lose_their_middle() -> None:
+    assert text.short_name("/blocks/blocks.0/conv_pw/Conv") == "/blocks/blocks.0/conv_pw/Conv"
+    short = text.short_name("/start" + 90 * "x" + "/end")
+    assert len(short) == 57
+    assert (short[:6], short[-4:]) == ("/start", "/end")
 
 
 def test_headline_is_made_of_the_measured_numbers(run: RunFolder) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from optkit.models.build import build
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
@@ -33,53 +33,34 @@ COMMON = [
 ]
 
 
-def start(folder: Path, arguments: list[str], quiet: bool = False) -> subprocess.Popen[str]:
-    """`optkit ARGUMENTS` in a process of its own, in a folder of its own."""
-    folder.mkdir(exist_ok=True)
-    script = folder / "start.py"  # a file: the other processes of a training start it again
-    script.write_text("from optkit.cli import main\n\nif __name__ == '__main__':\n    main()\n")
-    return subprocess.Popen(
-        [sys.executable, "start.py", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT if not quiet else subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
 def finish(folder: Path, *options: str) -> dict[str, torch.Tensor]:
     """Run to the end and return the weights."""
-    process = start(folder, [*COMMON, *options])
-    text, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, text
+    processes.finish(folder, *COMMON, *options)
     return load_file(folder / "runs" / "finetune" / "model.safetensors")
 
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_leave_the_weights_as_they_would_be(tmp_path: Path) -> None:
-    options = ["--epochs", "12", "--batch-size", "4", "--checkpoint-seconds", "0.1", "--lr", "0.002"]
+    options = ["--epochs", "8", "--batch-size", "4", "--checkpoint-seconds", "0.1", "--lr", "0.002"]
     expected = finish(tmp_path / "whole", *options)
     cut = tmp_path / "cut"
     moments = random.Random(0)
     positions = []
     for _ in range(KILLS):
-        process = start(cut, [*COMMON, *options], quiet=True)
+        process = processes.start(cut, *COMMON, *options)
         before = checkpoint_time(cut)
-        while checkpoint_time(cut) == before and process.poll() is None:
+        while checkpoint_time(cut) == before and process.is_alive():
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.3))
-        assert process.poll() is None, "the training must be longer than the moments of the kills"
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        time.sleep(moments.uniform(0, 0.2))
+        assert process.is_alive(), "the training must be longer than the moments of the kills"
+        process.kill()
+        process.join()
         positions.append(position(cut))
     assert len(set(positions)) > KILLS / 2, "the kills fall on different steps"
     assert any(step for _, step in positions), "inside an epoch"
     found = finish(cut, *options)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    manifests = [
-        json.loads((tmp_path / name / "runs/finetune/manifest.json").read_text()) for name in ("whole", "cut")
-    ]
+    manifests = [manifest(tmp_path / name / "runs/finetune") for name in ("whole", "cut")]
     assert manifests[0]["history"] == manifests[1]["history"]
     assert manifests[0]["metrics"] == manifests[1]["metrics"]
     assert not list((cut / "runs/.store/scratch").glob("*")), "nothing is left behind"
@@ -122,7 +103,18 @@ def run_recipe(folder: Path, devices: int) -> tuple[dict[str, torch.Tensor], dic
     """Weights and score of the recipe."""
     folder.mkdir()
     (folder / "r.yaml").write_text(RECIPE.replace("DEVICES", str(devices)))
-    text, _ = start(folder, ["run", "r.yaml"]).communicate(timeout=300)
+    script = folder / "start.py"  # a file: the other processes of a training start it again
+    script.write_text("from optkit.cli import main\n\nif __name__ == '__main__':\n    main()\n")
+    command = [sys.executable, "start.py", "run", "r.yaml"]
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    text, _ = process.communicate(timeout=300)
     run = folder / "runs" / "r"
     assert (run / "report.html").is_file(), text
     assert text.count("score: evaluate") == 1, "one process speaks"

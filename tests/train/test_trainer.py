@@ -16,11 +16,9 @@ from optkit.train.config import PhaseConfig
 from optkit.train.phase import Diverged
 from tests.train.support import BATCH, STEPS, MemoryImages, batch, fit, network, phase, same, trainer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> dict[str, torch.Tensor]:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights after two epochs with default options."""
     return fit(trainer(tmp_path_factory.mktemp("plain")))
 

@@ -9,7 +9,7 @@ from optkit.core.types import Artifact, Context, Format, Output
 from optkit.data.base import ImageSet
 from optkit.data.config import DataConfig
 from optkit.data.load import load_data
-from optkit.data.loading import calibration_subset
+from optkit.data.sampling import stratified_subset
 from optkit.models.checkpoint import load_module
 from optkit.runtimes.base import DEFAULTS, PACKAGE, SessionOptions, open_artifact
 from optkit.stages.bench.candidate import Candidate, reason
@@ -27,7 +27,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         if config.data:
             images = _images(config.data, models, reporter)
             if config.max_images:
-                images = calibration_subset(images, config.max_images, config.seed)
+                images = stratified_subset(images, config.max_images, config.seed)
             measure_accuracies(opened, images, reporter)
         for batch in config.batch_sizes:
             measure_latencies(opened, batch, config.seconds, config.seed, reporter)

@@ -16,7 +16,8 @@ from optkit.core.types import Artifact, Context, Format, Output
 from optkit.data.base import ImageSet
 from optkit.data.files import find_images
 from optkit.data.load import load_data
-from optkit.data.loading import batches, calibration_subset, normalise, read_input
+from optkit.data.loading import batches, normalise, read_input
+from optkit.data.sampling import stratified_subset
 from optkit.data.unlabelled import unlabelled_images
 from optkit.measure.accuracy import Run, map_classes
 from optkit.measure.map_agreement import MapAgreement, compare_maps, mean_interval
@@ -156,7 +157,7 @@ def _choose(subjects: list[Subject], images: ImageSet, config: Config, reporter:
     """The images to show, by the first model's answers, and those to compare two models on."""
     first, count = subjects[0], config.count
     names = first.artifact.spec.class_names
-    pool = calibration_subset(images, (SPARE if config.images else POOL) * count, config.seed)
+    pool = stratified_subset(images, (SPARE if config.images else POOL) * count, config.seed)
     answers = first.predictions(pool, reporter)
     if config.images:
         labels, wrong = [""] * len(answers.classes), np.zeros(len(answers.classes), bool)

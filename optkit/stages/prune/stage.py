@@ -15,7 +15,8 @@ from optkit.core import discover
 from optkit.core.progress import Reporter
 from optkit.core.types import Artifact, Context, Output
 from optkit.data.load import check_classes
-from optkit.data.loading import Batch, batches, calibration_subset
+from optkit.data.loading import Batch, batches
+from optkit.data.sampling import stratified_subset
 from optkit.measure.cost import module_cost
 from optkit.models.build import classifier, fits_pretrained
 from optkit.models.checkpoint import load_module
@@ -56,13 +57,13 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         batches, preprocess=source.spec.preprocess, batch_size=2 * config.train.batch_size, reporter=reporter
     )
     with reporter.track("pruning"):
-        sample = calibration_subset(data.train, config.gradient_images, config.seed)
+        sample = stratified_subset(data.train, config.gradient_images, config.seed)
         prune(module, looked_at(sample), size, config, reporter)
     spec = pruned_spec(module, source.spec.also_trained_on(data.trained_on()))
     after = module_cost(module.eval(), size)
     images, training = training_images(data, [spec.preprocess], config, fabric, reporter)
     trainer = make_trainer(module, spec, config, fabric, images, context)
-    sample = calibration_subset(data.train, config.statistics_images, config.seed)
+    sample = stratified_subset(data.train, config.statistics_images, config.seed)
     trainer.refresh_statistics(looked_at(sample), len(sample))
     direct = trainer.measure()
     phases = config.train.completed(fits_pretrained(spec.arch, size), "all").schedule_of_phases(head_epochs=0)

@@ -73,14 +73,16 @@ def _count(
     observed: dict[str, Observed], results: list[NDArray[np.float32]], count: int, histograms: bool
 ) -> None:
     each = 4 if histograms else 3
-    for index, (name, entry) in enumerate(observed.items()):
-        total, low, high, *sample = (value[:count] for value in results[index * each : (index + 1) * each])
-        if not np.isfinite(total).all():  # minimum and maximum pass over NaN
-            raise InputError(
-                f"The activation {name!r} is not finite on a calibration image.",
-                why="The FP32 network overflows or holds NaN.",
-                hint="Mend the network first: `optkit evaluate` shows whether it works at all.",
-            )
+    # Minimum and maximum pass over NaN, the sum does not.
+    sums = zip(observed, results[::each], strict=True)
+    if broken := [name for name, total in sums if not np.isfinite(total[:count]).all()]:
+        raise InputError(
+            f"The activation {broken[-1]!r} is not finite on a calibration image.",  # deepest first
+            why="The FP32 network overflows or holds NaN.",
+            hint="Mend the network first: `optkit evaluate` shows whether it works at all.",
+        )
+    for index, entry in enumerate(observed.values()):
+        _, low, high, *sample = (value[:count] for value in results[index * each : (index + 1) * each])
         entry.low, entry.high = min(entry.low, float(low.min())), max(entry.high, float(high.max()))
         if sample:
             entry.histogram.add(sample[0].ravel())
@@ -95,7 +97,7 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
-def _replace_outputs(
+def replace_outputs(
     model: onnx.ModelProto, nodes: list[onnx.NodeProto], outputs: dict[str, int]
 ) -> onnx.ModelProto:
     """A copy with `nodes` appended, whose outputs are `outputs` (name → element type)."""
@@ -114,7 +116,7 @@ def _sizes(
     """Elements of every tensor for one image; measured, as a graph with dynamic shapes does not tell."""
     nodes = [helper.make_node("Size", [name], [f"{name}.size"]) for name in tensors]
     probe = open_session(
-        _replace_outputs(model, nodes, {node.output[0]: onnx.TensorProto.INT64 for node in nodes})
+        replace_outputs(model, nodes, {node.output[0]: onnx.TensorProto.INT64 for node in nodes})
     )
     results = probe.run(None, {io.input_name: pixels})
     return {name: int(size) // len(pixels) for name, size in zip(tensors, results, strict=True)}
@@ -140,7 +142,7 @@ def _with_observers(model: onnx.ModelProto, tensors: list[str], sizes: dict[str,
             inputs = [flat, "observe.start", "observe.end", "observe.one", f"observe.step{step}"]
             nodes.append(helper.make_node("Slice", inputs, [f"{name}.sample"]))
             outputs[f"{name}.sample"] = onnx.TensorProto.FLOAT
-    observing = _replace_outputs(model, nodes, outputs)
+    observing = replace_outputs(model, nodes, outputs)
     observing.graph.initializer.extend(
         numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()
     )

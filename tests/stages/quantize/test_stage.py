@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,24 @@ import pytest
 from optkit.core.errors import InputError, UsageError
 from optkit.core.progress import SilentReporter
 from optkit.core.types import Artifact, Context, Format, Manifest, ModelSpec, Output, Precision, Preprocess
-from optkit.graph.onnx_file import classifier_io, read_onnx, spec_from_metadata
+from optkit.data.config import DataConfig
+from optkit.data.load import load_data
+from optkit.data.loading import batches
+from optkit.data.sources.synthetic import CLASSES
+from optkit.graph.onnx_file import classifier_io, precision_of, read_onnx, spec_from_metadata
 from optkit.graph.qdq import insert_qdq, summary
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import ConvShape, GraphView
+from optkit.stages.quantize import budget, eight_bit
 from optkit.stages.quantize.config import Config
 from optkit.stages.quantize.observe import observe
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
 from optkit.stages.quantize.stage import run
+from optkit.stages.quantize.workbench import run_model
 from tests.small_networks import gated_network, residual_network, textured_images
 
-SPEC = ModelSpec(arch="small", num_classes=4, class_names=tuple("abcd"), preprocess=Preprocess(size=16))
+SPEC = ModelSpec(arch="small", num_classes=4, class_names=CLASSES, preprocess=Preprocess(size=16))
 
 
 def artifact(folder: Path, model: onnx.ModelProto, metrics: dict[str, int] | None = None) -> Artifact:
@@ -35,7 +42,7 @@ def artifact(folder: Path, model: onnx.ModelProto, metrics: dict[str, int] | Non
 def quantize(
     tmp_path: Path, model: onnx.ModelProto, reporter: SilentReporter | None = None, **options
 ) -> Output:
-    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out").mkdir(parents=True, exist_ok=True)
     given = artifact(tmp_path / "in", model, options.pop("metrics", None))
     config = Config(**{"data": "synthetic", "calibration_images": 21, **options})
     config.check()
@@ -89,10 +96,13 @@ def test_digest_tells_calibration_sets_apart(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_missing_classes_are_warned_of(tmp_path: Path) -> None:
+def test_the_choice_of_images_lies_beside_the_model(tmp_path: Path) -> None:
+    """More classes than images are nothing to be warned of."""
     reporter = SilentReporter()
-    quantize(tmp_path, residual_network(), reporter, calibration_images=2)
-    assert any("of 4 classes" in warning for warning in reporter.warnings)
+    output = quantize(tmp_path, residual_network(), reporter, calibration_images=2)
+    kept = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert len(kept["images"]) == output.details["quantization"]["calibration_images"] == 2
+    assert not any("classes" in warning for warning in reporter.warnings)
 
 
 def test_quantised_file_is_refused(tmp_path: Path) -> None:
@@ -208,3 +218,115 @@ def test_tensorrt_builds_lite0(lite0: onnx.ModelProto, tmp_path: Path) -> None:
     quantize_lite0(lite0, for_tensorrt, tmp_path / "lite0.onnx")
     build_engine(tmp_path / "lite0.onnx", tmp_path / "engine.plan", "SM89", 4, 64)
     assert (tmp_path / "engine.plan").stat().st_size > 1_000_000
+
+
+def quantization(output: Output) -> dict:
+    return output.details["quantization"]
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_drop": 0.0}, {"min_agreement": 1.0}, {"min_sqnr": 500.0}, {"max_drop": 100.0}]
+)
+def test_a_budget_starts_the_ladder_which_ends_when_it_holds(tmp_path: Path, limits: dict) -> None:
+    reporter = SilentReporter()
+    output = quantize(tmp_path, residual_network(), reporter, rungs=("ranges", "rounding"), **limits)
+    found = quantization(output)
+    ((name, limit),) = limits.items()
+    figure = {"max_drop": "drop", "min_agreement": "agreement", "min_sqnr": "sqnr_db"}[name]
+    reached = found["validation"][figure]
+    held = reached <= limit if name == "max_drop" else reached >= limit
+    assert found["budget"] == {
+        "max_drop": None,
+        "min_agreement": None,
+        "min_sqnr": None,
+        **limits,
+        "held": held,
+    }
+    assert held or [entry["rung"] for entry in found["ladder"]] == ["calibration", "ranges", "rounding"]
+    assert held is not any("BUDGET DOES NOT HOLD" in text for text in reporter.warnings)
+    assert {entry["node"] for entry in found["sensitivity"]} >= {"conv0", "conv3"}
+
+
+def test_named_rungs_are_climbed_without_a_budget(tmp_path: Path) -> None:
+    found = quantization(quantize(tmp_path, residual_network(), rungs=("rounding",)))
+    assert [entry["rung"] for entry in found["ladder"]] == ["calibration", "rounding"]
+    assert found["budget"] is None
+    assert found["ladder"][-1]["sqnr_db"] is not None
+
+
+def test_without_ladder_nothing_of_it_is_told(tmp_path: Path) -> None:
+    assert (
+        not {"ladder", "sensitivity", "budget"} & quantization(quantize(tmp_path, residual_network())).keys()
+    )
+
+
+def test_the_budget_is_checked_on_so_many_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def checker(reference, io, images, *others):
+        seen.append(len(images))
+        return budget.checker(reference, io, images, *others)
+
+    monkeypatch.setattr(eight_bit, "checker", checker)
+    for count in (7, 1000):
+        quantize(tmp_path / str(count), residual_network(), rungs=("ranges",), check_images=count)
+    assert seen[0] == 7 < seen[1]
+
+
+def test_what_was_fitted_is_never_measured_on_its_own_images(tmp_path: Path) -> None:
+    plain = quantize(tmp_path / "plain", residual_network())
+    fitted = quantize(tmp_path / "fitted", residual_network(), rungs=("rounding",))
+    assert not plain.spec.trained_on
+    assert len(fitted.spec.trained_on) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8"])
+def test_other_precisions_are_written_and_told(tmp_path: Path, precision: str) -> None:
+    output = quantize(tmp_path, residual_network(), target="tensorrt", precision=precision)
+    model = read_onnx(tmp_path / "out" / "model.onnx")
+    assert output.precision == precision == precision_of(model).value
+    assert spec_from_metadata(model) == SPEC
+    assert quantization(output)["quantized"]
+    assert (tmp_path / "out" / "calibration.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "fp16", "max_drop": 1},
+        {"precision": "fp8", "target": "onnxruntime"},
+        {"precision": "fp8", "target": "tensorrt", "calibrator": "mse"},
+        {"rungs": ("roundng",)},
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: dict) -> None:
+    with pytest.raises(UsageError):
+        quantize(tmp_path, residual_network(), **options)
+
+
+def test_a_drop_is_that_of_the_same_images(tmp_path: Path) -> None:
+    """Against the two files' own answers."""
+    model = prepare(residual_network())
+    images = load_data(DataConfig(path="synthetic"), SilentReporter(), CLASSES).val
+    io = classifier_io(model)
+    view = GraphView(model)
+    plan = for_tensorrt.plan(view)
+    spoilt = insert_qdq(model, plan, dict.fromkeys(plan.observed(), (-0.3, 0.3)))
+    check = budget.checker(model, io, images, images.class_names, SPEC.preprocess, SilentReporter())
+    found = check(spoilt)
+    pixels = np.concatenate([b.pixels for b in batches(images, SPEC.preprocess, 64, SilentReporter())])
+    before, after = (run_model(one, io, [pixels]).argmax(1) for one in (model, spoilt))
+    assert found.agreement == (before == after).mean() < 1
+    expected = 100 * ((before == images.labels).mean() - (after == images.labels).mean())
+    assert found.drop == pytest.approx(expected)
+    assert found.interval[0] <= found.drop <= found.interval[1]
+
+
+def test_labels_are_needed_for_a_drop_alone(tmp_path: Path) -> None:
+    """The built-in digits have ten classes, the network four."""
+    options = {"data": "digits", "rungs": ("ranges",)}
+    found = quantization(quantize(tmp_path / "a", residual_network(), min_agreement=0.01, **options))
+    assert found["budget"]["held"]
+    assert found["validation"]["drop"] is None is found["ladder"][0]["drop"]
+    with pytest.raises(InputError, match="classes"):
+        quantize(tmp_path / "b", residual_network(), max_drop=1, **options)

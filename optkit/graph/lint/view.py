@@ -1,0 +1,191 @@
+"""What lint rules ask about a graph: where its Q/DQ are, and how the network looks without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from optkit.graph.lint.execution import Execution, execution_of
+from optkit.graph.qdq_view import GraphView, attribute
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+LEAST_RANK = {"Conv": 3, "ConvTranspose": 3}
+CODECS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+# Cut off part of the range that the operator before them makes, inside its kernel.
+CLIPPING = frozenset({"Relu", "Clip", "LeakyRelu"})
+
+STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file says of itself beside its graph; `external` names the tensors stored in other files."""
+
+    asked_opset: int | None = None
+    external: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One QuantizeLinear or DequantizeLinear; `scale` and `zero` are None where they are computed.
+
+    `type` is the ONNX type of the integers, `origin` the tensor in floating point that they stand for.
+    """
+
+    node: onnx.NodeProto
+    scale: NDArray[Any] | None
+    zero: NDArray[Any] | None
+    type: int
+    axis: int
+    origin: str
+
+
+class LintGraph:
+    """An index of a valid graph. `plain` is the same network with every Q/DQ taken out."""
+
+    def __init__(self, model: onnx.ModelProto, target: str, facts: FileFacts) -> None:
+        self.model, self.target, self.facts = model, target, facts
+        self.view = GraphView(model)
+        self.tensors = dict(self.view.constants)
+        for node in self.view.nodes:
+            value = attribute(node, "value", None) if node.op_type == "Constant" else None
+            if isinstance(value, TensorProto):
+                self.tensors[node.output[0]] = value
+        self._origins: dict[str, str] = {}
+        for node in self.view.nodes:  # in topological order
+            if is_codec(node):
+                self._origins[node.output[0]] = self.origin(node.input[0])
+        self.codecs = [self._codec(node) for node in self.view.nodes if is_codec(node)]
+        self.plain = self._without_codecs()
+
+    @cached_property
+    def execution(self) -> Execution:
+        """What the target's runtime makes of the file."""
+        return execution_of(self.model, self.target)
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set, 0 when the file imports none."""
+        versions = [entry.version for entry in self.model.opset_import if entry.domain in STANDARD]
+        return max(versions, default=0)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the file holds any Q/DQ."""
+        return bool(self.codecs)
+
+    def value(self, name: str) -> NDArray[Any] | None:
+        """Value of a constant, None for anything computed or not a number."""
+        tensor = self.tensors.get(name)
+        value = None if tensor is None else numpy_helper.to_array(tensor)
+        return None if value is None or value.dtype.kind in "OSUc" else value
+
+    def origin(self, tensor: str) -> str:
+        """The tensor that `tensor` stands for: what comes before all Q/DQ in front of it."""
+        return self._origins.get(tensor, tensor)
+
+    def original(self, plain_node: onnx.NodeProto) -> onnx.NodeProto:
+        """The node of the real graph behind one of `plain`."""
+        return self.view.producer[next(name for name in plain_node.output if name)]
+
+    def decoder(self, node: onnx.NodeProto, index: int) -> Codec | None:
+        """The DequantizeLinear that a plain node reads input `index` from."""
+        real = self.original(node)
+        codec = self._by_output.get(real.input[index]) if index < len(real.input) else None
+        return codec if codec and codec.node.op_type == "DequantizeLinear" else None
+
+    @cached_property
+    def _by_output(self) -> dict[str, Codec]:
+        return {codec.node.output[0]: codec for codec in self.codecs}
+
+    def reads_codes(self, node: onnx.NodeProto) -> bool:
+        """Whether any activation comes to `node` through Q/DQ."""
+        return any(
+            self.decoder(node, index)
+            for index, name in enumerate(node.input)
+            if name and self.origin(name) not in self.tensors
+        )
+
+    def is_quantized_node(self, node: onnx.NodeProto) -> bool:
+        """Whether it can run in integers: activations from Q/DQ, and weights too where it has them."""
+        weights = node.op_type not in WEIGHTED or self.decoder(node, 1) is not None
+        return weights and self.reads_codes(node)
+
+    def weighted(self) -> Iterator[onnx.NodeProto]:
+        """Plain nodes with constant weights."""
+        for node in self.plain.nodes:
+            weight = self.tensors.get(node.input[1]) if node.op_type in WEIGHTED else None
+            if weight is not None and len(weight.dims) >= LEAST_RANK.get(node.op_type, 2):
+                yield node
+
+    def weight_axis(self, node: onnx.NodeProto) -> int:
+        """Axis of output channels in the weights of a plain node."""
+        if node.op_type in ("Conv", "ConvTranspose"):
+            return 0 if node.op_type == "Conv" else 1
+        if node.op_type == "Gemm" and attribute(node, "transB", 0):
+            return 0
+        return len(self.tensors[node.input[1]].dims) - 1
+
+    def pairs(self) -> Iterator[Codec]:
+        """One Codec a pair: the Q, or the DQ of weights that are stored as integers."""
+        for codec in self.codecs:
+            if codec.node.op_type == "QuantizeLinear" or codec.node.input[0] not in self._by_output:
+                yield codec
+
+    def activation_codecs(self) -> Iterator[Codec]:
+        """Q/DQ of tensors that are computed from the image."""
+        return (codec for codec in self.codecs if codec.origin not in self.tensors)
+
+    def _codec(self, node: onnx.NodeProto) -> Codec:
+        zero_name = node.input[2] if len(node.input) > 2 else ""
+        source = node.input[0]
+        if zero_name in self.tensors:
+            kind = self.tensors[zero_name].data_type
+        elif node.op_type == "DequantizeLinear" and source in self.tensors:
+            kind = self.tensors[source].data_type
+        else:
+            kind = attribute(node, "output_dtype", 0) or TensorProto.UINT8
+        axis = attribute(node, "axis", 1)
+        return Codec(
+            node=node,
+            scale=self.value(node.input[1]),
+            zero=self.value(zero_name) if zero_name else np.zeros((), np.int8),
+            type=kind,
+            axis=axis if isinstance(axis, int) else 1,
+            origin=self.origin(source),
+        )
+
+    def _without_codecs(self) -> GraphView:
+        """A view in which weights keep their shapes but not their values."""
+        plain = onnx.ModelProto()
+        plain.graph.input.extend(self.model.graph.input)
+        plain.graph.output.extend(self.model.graph.output)
+        for name, tensor in self.tensors.items():
+            plain.graph.initializer.add(name=name, dims=tensor.dims, data_type=TensorProto.FLOAT)
+        for node in self.view.nodes:
+            if not is_codec(node) and node.op_type != "Constant" and any(node.output):
+                copy = plain.graph.node.add()
+                copy.CopyFrom(node)
+                if node.domain not in STANDARD:  # may have the name of a standard operator, and be another
+                    copy.op_type = f"{node.domain}.{node.op_type}"
+                copy.input[:] = [self.origin(name) for name in node.input]
+        view = GraphView(plain)
+        view.outputs |= {self.origin(name) for name in view.outputs}
+        return view
+
+
+def is_codec(node: onnx.NodeProto) -> bool:
+    """Whether it is a QuantizeLinear or DequantizeLinear, ONNX's own or ONNX Runtime's of the same name."""
+    return (
+        node.op_type in CODECS
+        and node.domain in (*STANDARD, "com.microsoft")
+        and len(node.input) > 1
+        and bool(node.output[:1])
+    )

@@ -1,0 +1,359 @@
+"""Every rule finds the graph that breaks exactly it, at the right node, and is silent about the good one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from optkit.graph.lint.base import FileFacts, Severity, examine, lint, rules
+from tests.graph.lint.support import Break, add, constant, node, pair, plain, put, quantized, redirect
+
+TESTED_ELSEWHERE = {"external-data", "opset-not-honoured"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """`made_for` is the placement of the good file, empty for one without Q/DQ; `linted_for` the target."""
+
+    rule: str
+    severity: Severity
+    linted_for: str
+    where: str
+    damage: Break
+    made_for: str = ""
+    network: str = "residual"
+
+    def good(self) -> onnx.ModelProto:
+        return quantized(self.network, self.made_for) if self.made_for else plain(self.network)
+
+
+def scale_of(value: float) -> Break:
+    return lambda model: put(model, "relu4.scale", np.float32(value)) and None
+
+
+def zero_of(value: np.generic) -> Break:
+    return lambda model: put(model, "relu4.zero_point", value) and None
+
+
+def without(attribute: str, name: str) -> Break:
+    def damage(model: onnx.ModelProto) -> None:
+        kept = [entry for entry in node(model, name).attribute if entry.name != attribute]
+        del node(model, name).attribute[:]
+        node(model, name).attribute.extend(kept)
+
+    return damage
+
+
+def bias_codec(model: onnx.ModelProto) -> None:
+    conv = node(model, "conv0")
+    put(model, "b.scale", np.float32(1e-4))
+    codes = put(model, "b.codes", np.ones(16, np.int32))
+    conv.input[2] = add(model, "conv0", "DequantizeLinear", [codes, "b.scale"], "b")
+
+
+def shortcut_bypassed(model: onnx.ModelProto) -> None:
+    redirect(model, "add6", "clip2.dequantized", "clip2")
+
+
+def wrong_edge(model: onnx.ModelProto) -> None:
+    shortcut_bypassed(model)
+    pair(model, "conv5", "add6")
+
+
+def output_coded(model: onnx.ModelProto) -> None:
+    node(model, "gemm9").output[0] = "raw"
+    scale = put(model, "new.scale", np.float32(0.05))
+    zero = put(model, "new.zero", np.int8(0))
+    model.graph.node.append(
+        helper.make_node("QuantizeLinear", ["raw", scale, zero], ["new.q"], "last.quantize")
+    )
+    model.graph.node.append(
+        helper.make_node("DequantizeLinear", ["new.q", scale, zero], ["logits"], "last.dequantize")
+    )
+
+
+def per_tensor(name: str) -> Break:
+    def damage(model: onnx.ModelProto) -> None:
+        put(model, f"{name}.weight.scale", np.float32(0.01))
+        put(model, f"{name}.weight.zero_point", np.int8(0))
+
+    return damage
+
+
+def input_axis(model: onnx.ModelProto) -> None:
+    put(model, "conv0.weight.scale", np.full(3, 0.01, np.float32))
+    put(model, "conv0.weight.zero_point", np.zeros(3, np.int8))
+    without("axis", "conv0.weight.dequantize")(model)  # which means axis 1
+
+
+def too_few_scales(model: onnx.ModelProto) -> None:
+    put(model, "conv0.weight.scale", np.full(5, 0.01, np.float32))
+    put(model, "conv0.weight.zero_point", np.zeros(5, np.int8))
+
+
+def unequal(model: onnx.ModelProto) -> None:
+    node(model, "relu4.dequantize").input[1] = put(model, "other", np.float32(0.5))
+
+
+def computed_scale(model: onnx.ModelProto) -> None:
+    name = add(model, "relu4.quantize", "Abs", ["relu4.scale"], "computed")
+    node(model, "relu4.quantize").input[1] = name
+    node(model, "relu4.dequantize").input[1] = name
+
+
+def activation_scales(model: onnx.ModelProto) -> None:
+    put(model, "relu4.scale", np.full(16, 0.01, np.float32))
+    put(model, "relu4.zero_point", np.zeros(16, constant(model, "relu4.zero_point").dtype))
+
+
+def old_opset(model: onnx.ModelProto) -> None:
+    without("axis", "conv0.weight.dequantize")(model)
+    for entry in model.graph.node:
+        if entry.op_type == "DequantizeLinear":
+            without("axis", entry.name)(model)
+    model.opset_import[0].version = 12
+
+
+def decoded_twice(model: onnx.ModelProto) -> None:
+    parameters = list(node(model, "relu4.dequantize").input)[1:]
+    add(model, "conv5", "DequantizeLinear", ["relu4.dequantized", *parameters], "again")
+    redirect(model, "conv5", "relu4.dequantized", "again")
+
+
+def without_partner(model: onnx.ModelProto) -> None:
+    add(model, "conv5", "QuantizeLinear", ["relu4", "relu4.scale", "relu4.zero_point"], "lone")
+
+
+def without_reader(model: onnx.ModelProto) -> None:
+    parameters = list(node(model, "relu4.dequantize").input)
+    add(model, "conv5", "DequantizeLinear", parameters, "lone")
+
+
+def integers_to_conv(model: onnx.ModelProto) -> None:
+    redirect(model, "conv5", "relu4.dequantized", "relu4.quantized")
+
+
+def float_weights(model: onnx.ModelProto) -> None:
+    node(model, "conv0").input[1] = put(model, "w", np.ones((16, 3, 3, 3), np.float32))
+
+
+def half_sum(model: onnx.ModelProto) -> None:
+    redirect(model, "add6", "conv5.dequantized", "conv5")
+
+
+def float_pool(model: onnx.ModelProto) -> None:
+    redirect(model, "maxpool7", "add6.dequantized", "add6")
+
+
+def doubled_bias_scale(model: onnx.ModelProto) -> None:
+    put(model, "conv0.bias.scale", constant(model, "conv0.bias.scale") * 2)
+
+
+def float_bias(name: str) -> Break:
+    def damage(model: onnx.ModelProto) -> None:
+        outputs = len(constant(model, f"{name}.bias.scale"))
+        node(model, name).input[2] = put(model, "b", np.ones(outputs, np.float32))
+
+    return damage
+
+
+def fixed_batch(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+
+def fixed_output(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+
+def fixed_reshape(model: onnx.ModelProto) -> None:
+    shape = put(model, "shape", np.array([1, 16], np.int64))
+    tensor = next(name for name in node(model, "gemm9").input if "mean8" in name)
+    redirect(model, "gemm9", tensor, add(model, "gemm9", "Reshape", [tensor, shape], "reshaped"))
+
+
+def two_outputs(model: onnx.ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("relu4", TensorProto.FLOAT, ["n", 16, 16, 16]))
+
+
+def nan_weight(model: onnx.ModelProto) -> None:
+    name = node(model, "gemm9").input[1]
+    weight = constant(model, name)
+    weight[0, 0] = np.nan
+    put(model, name, weight)
+
+
+def dynamic_quantize(model: onnx.ModelProto) -> None:
+    outputs = ["dq.y", "dq.scale", "dq.zero"]
+    model.graph.node.append(helper.make_node("DynamicQuantizeLinear", ["input"], outputs, "dynamic"))
+
+
+def foreign(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("com.nobody", 1))
+    tensor = node(model, "gemm9").input[0]
+    redirect(model, "gemm9", tensor, add(model, "gemm9", "Mystery", [tensor], "mystery", domain="com.nobody"))
+
+
+def branch(model: onnx.ModelProto) -> None:
+    value = helper.make_tensor_value_info("v", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("Identity", ["input"], ["v"])], "inner", [], [value])
+    put(model, "condition", np.array(True))
+    model.graph.node.append(
+        helper.make_node("If", ["condition"], ["unused"], "branch", then_branch=graph, else_branch=graph)
+    )
+
+
+def no_codecs(model: onnx.ModelProto) -> None:
+    model.CopyFrom(plain("residual"))
+
+
+def as_made_for(target: str, network: str = "residual") -> Break:
+    return lambda model: model.CopyFrom(quantized(network, target))
+
+
+ERROR, WARNING, NOTE = Severity
+RT, OV, TRT = "onnxruntime", "openvino", "tensorrt"
+CASES = [
+    *(Case("scale", ERROR, TRT, "relu4.quantize", scale_of(value), TRT)
+      for value in (0.0, -1.0, float("nan"), float("inf"), 1e-40)),
+    Case("computed-scale", ERROR, TRT, "relu4.quantize", computed_scale, TRT),
+    Case("computed-scale", WARNING, RT, "relu4.quantize", computed_scale, RT),
+    Case("scale-shape", ERROR, TRT, "conv0.weight.dequantize", too_few_scales, TRT),
+    Case("unequal-pair", ERROR, TRT, "relu4.dequantize", unequal, TRT),
+    Case("scale-axis", ERROR, TRT, "conv0", input_axis, TRT),
+    Case("activation-scales", ERROR, TRT, "relu4.quantize", activation_scales, TRT),
+    Case("activation-scales", WARNING, RT, "relu4.quantize", activation_scales, RT),
+    Case("per-tensor-depthwise", ERROR, TRT, "conv3", per_tensor("conv3"), TRT),
+    Case("per-tensor-depthwise", ERROR, RT, "conv3", per_tensor("conv3"), RT),
+    Case("per-tensor-weights", WARNING, TRT, "conv0", per_tensor("conv0"), TRT),
+    Case("zero-point", ERROR, TRT, "relu4.quantize", zero_of(np.int8(3)), TRT),
+    Case("unsigned", WARNING, TRT, "relu4.quantize", zero_of(np.uint8(0)), TRT),
+    Case("signed-activations", WARNING, RT, "relu4.quantize", zero_of(np.int8(0)), RT),
+    Case("activation-type", ERROR, TRT, "relu4.quantize", zero_of(np.int16(0)), TRT),
+    Case("activation-type", WARNING, RT, "relu4.quantize", zero_of(np.uint16(0)), RT),
+    Case("quantized-bias", ERROR, TRT, "conv0", bias_codec, TRT),
+    Case("float-bias", WARNING, RT, "gemm9", float_bias("gemm9"), RT),
+    Case("float-conv-bias", NOTE, RT, "conv0", float_bias("conv0"), RT),
+    Case("bias-scale", ERROR, RT, "conv0", doubled_bias_scale, RT),
+    Case("residual-edge", ERROR, TRT, "add6", lambda model: pair(model, "conv5", "add6"), TRT),
+    Case("residual-edge", ERROR, TRT, "add6", wrong_edge, TRT),
+    Case("float-shortcut", NOTE, TRT, "add6", shortcut_bypassed, TRT),
+    Case("inside-silu", ERROR, TRT, "mul2", lambda model: pair(model, "sigmoid1", "mul2"), TRT, "gated"),
+    Case("inside-silu", ERROR, TRT, "mul2", lambda model: pair(model, "conv0", "sigmoid1"), TRT, "gated"),
+    Case("output-codec", ERROR, TRT, "relu4", lambda model: pair(model, "conv3", "relu4"), TRT),
+    Case("output-codec", ERROR, TRT, "last.dequantize", output_coded, TRT),
+    Case("float-function", ERROR, TRT, "sigmoid8", lambda model: pair(model, "conv7", "sigmoid8"), TRT, "gated"),
+    Case("shaping", WARNING, TRT, "reducemean8.flatten",
+         lambda model: pair(model, "reducemean8.pooled", "reducemean8.flatten"), TRT),
+    Case("late-clipping", WARNING, RT, "relu4", lambda model: pair(model, "conv3", "relu4", np.uint8), RT),
+    Case("slow-shape", WARNING, TRT, "conv4", as_made_for(RT, "gated"), TRT, "gated"),
+    Case("half-quantized", WARNING, TRT, "conv0", float_weights, TRT),
+    Case("half-sum", WARNING, RT, "add6", half_sum, RT),
+    Case("float-island", WARNING, RT, "maxpool7", float_pool, RT),
+    Case("integer-island", WARNING, TRT, "maxpool7", lambda model: pair(model, "add6", "maxpool7")),
+    Case("dangling", ERROR, TRT, "again", decoded_twice, TRT),
+    Case("dangling", ERROR, TRT, "lone", without_partner, TRT),
+    Case("dangling", ERROR, TRT, "lone", without_reader, TRT),
+    Case("dangling", ERROR, TRT, "relu4.quantize", integers_to_conv, TRT),
+    Case("repeated", WARNING, TRT, "new.quantize", lambda model: pair(model, "relu4.dequantized", "conv5"), TRT),
+    Case("kernel-shape", ERROR, TRT, "conv0", without("kernel_shape", "conv0"), TRT),
+    Case("opset", ERROR, TRT, "conv0.weight.dequantize", old_opset, TRT),
+    Case("opset", ERROR, TRT, "relu4.quantize", zero_of(np.int16(0)), TRT),
+    Case("batch", WARNING, TRT, "input", fixed_batch, TRT),
+    Case("batch", WARNING, TRT, "logits", fixed_output, TRT),
+    Case("batch", WARNING, TRT, "reshaped", fixed_reshape, TRT),
+    Case("classifier", ERROR, TRT, "", two_outputs, TRT),
+    Case("double-weights", ERROR, TRT, "d", lambda model: put(model, "d", np.ones(3)) and None, TRT),
+    Case("double-weights", WARNING, RT, "d", lambda model: put(model, "d", np.ones(3)) and None, RT),
+    Case("broken-weights", ERROR, TRT, "w13", nan_weight, TRT),
+    Case("integer-format", ERROR, TRT, "dynamic", dynamic_quantize, TRT),
+    Case("foreign-operators", ERROR, TRT, "mystery", foreign, TRT),
+    Case("valid-types", ERROR, TRT, "", decoded_twice, TRT),
+    Case("not-quantized", NOTE, TRT, "", no_codecs, TRT),
+    Case("control-flow", WARNING, TRT, "branch", branch, TRT),
+    Case("refused", ERROR, RT, "", foreign, RT),
+    Case("refused", ERROR, OV, "", foreign, RT),
+    Case("mostly-float", ERROR, RT, "", as_made_for(TRT), RT),
+    Case("not-integer", WARNING, RT, "conv3", as_made_for(TRT), RT),
+    Case("integer-share", NOTE, RT, "", as_made_for(RT)),
+    Case("integer-share", NOTE, OV, "", as_made_for(RT)),
+    Case("unchecked", NOTE, TRT, "", as_made_for(TRT)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.rule}-{case.linted_for}")
+def test_a_broken_rule_is_found_and_a_kept_one_is_not(case: Case) -> None:
+    assert case.rule not in {found.rule for found in lint(case.good(), case.linted_for)}
+    model = case.good()
+    case.damage(model)
+    found = {(found.rule, found.node): found for found in lint(model, case.linted_for)}
+    finding = found[case.rule, case.where]
+    assert finding.severity is case.severity
+    assert finding.reason.endswith(".") or case.rule in ("refused", "valid-types")
+    assert finding.remedy or finding.severity is Severity.NOTE
+
+
+def test_every_rule_has_a_case() -> None:
+    assert {case.rule for case in CASES} | TESTED_ELSEWHERE == {rule.name for rule in rules()}
+
+
+@pytest.mark.parametrize("target", [RT, OV, TRT])
+@pytest.mark.parametrize("network", ["residual", "gated"])
+def test_placements_are_clean_for_their_target(network: str, target: str) -> None:
+    found = lint(quantized(network, RT if target == OV else target), target)
+    assert [entry for entry in found if entry.severity is not Severity.NOTE] == []
+
+
+@pytest.mark.parametrize("target", [RT, OV, TRT])
+def test_a_float_network_is_clean(target: str) -> None:
+    assert [entry.rule for entry in lint(plain("residual"), target)] == ["not-quantized"]
+
+
+def test_rules_do_not_judge_other_targets() -> None:
+    zero_point = [rule for rule in rules() if rule.name == "zero-point"]
+    assert [rule.targets for rule in zero_point] == [("tensorrt",)]
+    assert "zero-point" not in {found.rule for found in lint(quantized("residual", RT), RT)}
+    assert "zero-point" in {found.rule for found in lint(quantized("residual", RT), TRT)}
+
+
+@pytest.mark.parametrize(("asked", "is_found"), [(17, True), (20, False), (None, False)])
+def test_another_opset_than_asked_for_is_found(asked: int | None, is_found: bool) -> None:
+    found = examine(quantized("residual", TRT), TRT, FileFacts(asked_opset=asked)).findings
+    assert ("opset-not-honoured" in {entry.rule for entry in found}) == is_found
+
+
+def test_errors_come_first_and_unnamed_nodes_are_told_by_what_they_make() -> None:
+    model = quantized("residual", RT)
+    for entry in model.graph.node:
+        entry.name = ""
+    found = lint(model, TRT)
+    order = [list(Severity).index(entry.severity) for entry in found]
+    assert order == sorted(order)
+    assert "Add → add6" in {entry.node for entry in found if entry.rule == "residual-edge"}
+
+
+def test_constants_written_as_nodes_count_as_constants() -> None:
+    """As other tools write scales and zero points."""
+    model = quantized("residual", TRT)
+    zero_of(np.int8(3))(model)
+    for tensor in list(model.graph.initializer):
+        if tensor.name.startswith("relu4."):
+            constant_node = helper.make_node("Constant", [], [tensor.name], value=tensor)
+            model.graph.initializer.remove(tensor)
+            model.graph.node.insert(0, constant_node)
+    rules_found = {entry.rule for entry in lint(model, TRT)}
+    assert "zero-point" in rules_found
+    assert "computed-scale" not in rules_found
+
+
+def test_weights_that_are_quantised_by_nodes_count_as_weights() -> None:
+    """Other tools keep float weights in the file, with Q and DQ behind them."""
+    model = quantized("residual", TRT)
+    weight = put(model, "float.weight", np.ones((16, 3, 3, 3), np.float32))
+    decode = node(model, "conv0.weight.dequantize")
+    axis = {"axis": 0}
+    decode.input[0] = add(model, decode.name, "QuantizeLinear", [weight, *decode.input[1:]], "q", **axis)
+    assert [entry.rule for entry in lint(model, TRT)] == ["unchecked"]
