@@ -21,7 +21,7 @@ demo: .venv/stamp  ## the quickstart recipe: from pretrained weights to an INT8 
 
 # A worker per core with one thread each. Tests of a file stay together: they share what was costly to make.
 test: .venv/stamp  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest
 
 check: .venv/stamp  ## style, types, and the generated parts of the README
 	$(BIN)/ruff check .

@@ -14,12 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 MakeOnnx = Callable[..., onnx.ModelProto]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: begun last, they would leave the other cores idle at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Networks this small are quicker in one thread, and a measurement before may have left more."""

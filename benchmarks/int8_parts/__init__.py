@@ -1,1 +1,0 @@
-"""The parts of int8.py."""
