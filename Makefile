@@ -19,7 +19,7 @@ GPU_VENV := $(if $(shell command -v nvidia-smi),.venv-gpu,.venv)
 demo: .venv/stamp  ## the quickstart recipe: from pretrained weights to an INT8 engine and a report
 	$(BIN)/optkit run recipes/quickstart.yaml
 
-# A worker per core with one thread each. Tests of a file stay together: they share what was costly to make.
+# One process, in the order of the files: tests of a file share what was costly to make.
 test: .venv/stamp  ## the whole test suite
 	$(BIN)/python -m pytest
 

@@ -85,6 +85,17 @@ def gated_network(batch: int | None = None, opset: int = 20, classes: int = 4) -
     return b.model(b.op("MatMul", b.pool(x, 0, opset), b.constant(weight)), classes, batch, opset)
 
 
+def bottleneck_network(batch: int | None = None, opset: int = 20, classes: int = 4) -> onnx.ModelProto:
+    """Linear bottlenecks joined by a sum, between Clips; pooling, Gemm without a bias: 5 Conv."""
+    b = Builder()
+    x = b.conv(b.clip(b.conv("input", 3, 16)), 16, 8, kernel=1)
+    y = b.conv(b.clip(b.conv(x, 8, 16)), 16, 8, kernel=1)
+    x = b.clip(b.conv(b.op("Add", x, y), 8, 16))
+    x = b.op("Flatten", b.op("GlobalAveragePool", x))
+    weight = b.rng.standard_normal((classes, 16)).astype(np.float32)
+    return b.model(b.op("Gemm", x, b.constant(weight), transB=1), classes, batch, opset)
+
+
 def textured_images(count: int, seed: int = 0) -> np.ndarray:
     """Normalised float32 (count, 3, 16, 16) with structure, so that images differ."""
     rng = np.random.default_rng(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import re
 import sys
 import traceback
 import warnings
@@ -20,8 +21,8 @@ HELP = """From a fine-tuned image classifier to the fastest engine within an acc
 
 Start with `optkit run recipes/quickstart.yaml`, or with `optkit finetune --data photos/` on your own images.
 
-Exit codes: 0 done; 1 a check found an error; 2 an option, recipe or name that is wrong; 3 something
-the machine lacks; 4 a file or folder that is absent or broken; 70 a bug; 130 interrupted.
+Exit codes: 0 done; 1 a check found an error; 2 an option, recipe or name that is wrong;
+3 something the machine lacks; 4 a file or folder that is absent or broken; 70 a bug; 130 interrupted.
 """
 
 
@@ -46,14 +47,19 @@ def build_app(wanted: str | None = None) -> typer.Typer:
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback(help=HELP)(_root)
+    app.callback(help=_flowing(HELP))(_root)
     for name in commands():
         module = importlib.import_module(f"{__name__}.{name}")
         command = module.command
         if isinstance(command, StageCommand):
             command = command.build() if wanted in (None, name) else _not_built
-        app.command(name, help=module.HELP)(command)
+        app.command(name, help=_flowing(module.HELP))(command)
     return app
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs without line breaks of their own: typer keeps those, whatever the width of the terminal."""
+    return re.sub(r"(?<!\n)\n(?=\S)", " ", text)
 
 
 def _not_built() -> None:

@@ -1,22 +1,23 @@
-"""A quantised model on the terminal: the ladder, the most sensitive operators, what stayed in floating point."""
+"""A quantised model on the terminal: the ladder, the most sensitive operators, what stayed in FP32."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import show_model
+from optkit.cli._run import model_to_json, show_model
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
-    from optkit.report.schema import Operator, Quantized
+    from optkit.report.quantisation_schema import Quantized, Rung
 
 SHOWN = 10  # sensitive operators
+COLUMNS = ("rung", "kept", "SQNR,\ndB", "agreement", "validation\nSQNR, dB", "top-1,\npoints", "time")
 
 
 def show_quantized(artifact: Artifact) -> None:
     """The model, and of what its quantisation found out as much as its manifest holds."""
-    from optkit.report import text
+    from optkit.report import quantisation_text as text
     from optkit.report.quantisation import read_quantized
     from optkit.report.schema import Step
 
@@ -24,43 +25,55 @@ def show_quantized(artifact: Artifact) -> None:
     found = read_quantized(Step(name=artifact.manifest.stage, manifest=artifact.manifest), "the model")
     if found.ladder:
         _show_ladder(found)
+    elif found.sentence:
+        _say(found.sentence)
+    if note := text.simulation_note(found):
+        _say(note)
     _show_sensitivity(found)
-    if integer := sum(found.integer.values()):
-        total = integer + len(found.floating)
-        _show_reasons(
-            f"{integer} of {total} operators are integer ({text.percent(integer / total)})", found.floating
-        )
-    if found.kept_fp32 or found.largest_activation is not None:
-        _show_reasons(_kept(found), found.kept_fp32)
+    _show_left(found)
+    for name, words in text.peak_lines(found).items():
+        _say(f"{name}: {words}")
+    if found.speed:
+        _say(f"speed: {text.speed_line(found.speed)}")
 
 
-def _kept(found: Quantized) -> str:
-    from optkit.report import text
+def quantized_to_json(artifact: Artifact) -> dict[str, Any]:
+    """The same for programs; null is what was not looked for."""
+    from optkit.report.quantisation import SUMMARY, details_of
 
-    largest = found.largest_activation
-    reach = "" if largest is None else f"; the largest activation is {text.figure(largest)}"
-    return f"{len(found.kept_fp32) or 'no'} operators kept in FP32{reach}"
+    details = details_of(artifact.manifest)
+    return model_to_json(artifact) | {name: details.get(name) for name in SUMMARY}
+
+
+def _say(line: str) -> None:
+    _console.out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_ladder(found: Quantized) -> None:
-    from optkit.report import text
+    from optkit.report import quantisation_text as text
 
-    rows = []
-    for rung in found.ladder:
-        cells = (
-            None if rung.sqnr_db is None else text.decibels(rung.sqnr_db),
-            None if rung.agreement is None else text.percent(rung.agreement),
-            None if rung.drop is None else text.loss_in_points(rung.drop),
-            None if rung.seconds is None else text.duration(rung.seconds),
-        )
-        rows.append([rung.rung, "kept" if rung.kept else "dropped", *(cell or "–" for cell in cells)])
-    _console.table("recovery ladder", ["rung", "", "SQNR", "agreement", "top-1, points", "time"], rows)
+    _console.table("recovery ladder", list(COLUMNS), [_ladder_row(rung) for rung in found.ladder])
     lines = [f"{rung.rung}: {rung.note}" for rung in found.ladder if rung.note]  # too long for a column
+    lines.append(text.LADDER_NOTE)
     if found.budget and text.asked_for(found.budget):
-        lines.append(f"asked for: {text.asked_for(found.budget)}")
+        lines.append(f"asked for on validation images: {text.asked_for(found.budget)}")
     for line in [*lines, found.sentence]:
-        _console.out.print(line, highlight=False, markup=False, soft_wrap=True)
+        _say(line)
     _console.out.print()
+
+
+def _ladder_row(rung: Rung) -> list[str]:
+    from optkit.report import quantisation_text, text
+
+    checked = rung.validation
+    cells = (
+        None if rung.sqnr_db is None else quantisation_text.level_db(rung.sqnr_db),
+        None if rung.agreement is None else text.percent(rung.agreement),
+        None if not checked or checked.sqnr_db is None else quantisation_text.level_db(checked.sqnr_db),
+        None if not checked or checked.drop is None else quantisation_text.loss_in_points(checked.drop),
+        None if rung.seconds is None else text.duration(rung.seconds),
+    )
+    return [rung.rung, "yes" if rung.kept else "no", *(cell or "–" for cell in cells)]
 
 
 def _show_sensitivity(found: Quantized) -> None:
@@ -72,7 +85,7 @@ def _show_sensitivity(found: Quantized) -> None:
             text.short_name(bar.operator.node),
             bar.operator.op,
             text.decibels(bar.operator.sqnr_db or 0.0),
-            found.precision if bar.is_integer else "float",
+            found.precision if bar.is_converted else "fp32",
         ]
         for bar in operator_bars(found)[:SHOWN]
     ]
@@ -80,14 +93,17 @@ def _show_sensitivity(found: Quantized) -> None:
         _console.table("most sensitive operators", ["", "type", "SQNR alone", "ended in"], rows)
 
 
-def _show_reasons(title: str, operators: tuple[Operator, ...]) -> None:
+def _show_left(found: Quantized) -> None:
+    """How many operators are in the new precision, and why the others are not."""
     from optkit.report.quantisation import reasons
+    from optkit.report.quantisation_text import operator_count
 
+    title = operator_count(found)
     rows = [
         [reason.reason, str(reason.n), ", ".join(f"{n} {op}" for op, n in reason.ops)]
-        for reason in reasons(operators)
+        for reason in reasons(found.left)
     ]
     if rows:
-        _console.table(title, ["in floating point because", "operators", "types"], rows)
-    else:
-        _console.out.print(title, highlight=False)
+        _console.table(title, ["left in FP32 because", "operators", "types"], rows)
+    elif title:
+        _say(title)

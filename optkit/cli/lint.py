@@ -26,6 +26,8 @@ convolutions it would run in integers. Exit code 1 when a rule finds an error.
 
     optkit lint model.onnx --for tensorrt
 
+    optkit lint model.onnx --for tensorrt --opset 17
+
     optkit lint model.onnx --for onnxruntime --json
 """
 
@@ -42,6 +44,14 @@ def command(
             help="Runtime: tensorrt, onnxruntime or openvino; default: the one that it was quantised for.",
         ),
     ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Opset that the file was asked to have, exporters may write another; default: the one that "
+            "`optkit export` was asked for.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Findings by rule, errors first."""
@@ -50,13 +60,13 @@ def command(
 
     path, made_for, asked_opset = _resolve(Path(file))
     target = _target(target or made_for, file)
-    linted = lint_file(path, target, asked_opset)
+    linted = lint_file(path, target, opset or asked_opset)
     counts = Counter(found.severity.value for found in linted.findings)
     if as_json:
         _console.print_json(_to_json(file, target, linted, counts))
     else:
         _show(file, target, linted.findings, counts)
-    _console.next_command(_next_command(file, target, counts))
+    _console.next_command(_next_command(file, target, linted.findings))
     if counts["error"]:
         raise typer.Exit(EXIT_FAILED)
 
@@ -146,9 +156,13 @@ def _say(text: str) -> None:
     _console.out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _next_command(file: str, target: str, counts: Counter[str]) -> str:
-    """Quantise anew what has errors; build or measure what has none."""
+def _next_command(file: str, target: str, findings: list[Finding]) -> str:
+    """Export or quantise anew what has errors; build or measure what has none."""
     quoted = shlex.quote(file)
-    if counts["error"]:
+    to_redo = {found.redo for found in findings if found.severity.value == "error"}
+    is_float = any(found.rule == "not-quantized" for found in findings)
+    if "export" in to_redo or (to_redo and is_float):
+        return "optkit export CHECKPOINT"
+    if to_redo:
         return f"optkit quantize FP32_MODEL --data PHOTOS --target {target}"
     return f"optkit export {quoted} --format tensorrt" if target == "tensorrt" else f"optkit bench {quoted}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from optkit.cli._quantize_show import show_quantized
-from optkit.cli._run import Done, StageCommand, Steps, model_to_json
+from optkit.cli._quantize_show import quantized_to_json, show_quantized
+from optkit.cli._run import Done, StageCommand, Steps
 
 HELP = """Quantise an ONNX classifier to INT8, FP8, FP16 or BF16, for the runtime that will execute it.
 
@@ -49,5 +49,5 @@ def next_command(done: Done) -> str:
 
 
 command = StageCommand(
-    "quantize", HELP, show_quantized, model_to_json, next_command, positional=("model",), expand=expand
+    "quantize", HELP, show_quantized, quantized_to_json, next_command, positional=("model",), expand=expand
 )

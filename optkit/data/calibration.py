@@ -5,8 +5,8 @@ same images can be used again, and are known to be the same.
 
 Copies of validation images would make INT8 look better on them than it is. Others are taken in their place, as
 any training image serves as well; the defect of the data is warned of. Looking costs about 1 ms of one core for an
-image, and does not grow with the validation set: near copies are looked for among NEAR_LIMIT validation images
-spread over it, exact ones among these and among all files with as many bytes as a chosen one.
+image: near copies are looked for among NEAR_LIMIT validation images spread over the set, exact ones among these and
+among all files with as many bytes as a chosen one, which are few unless the format does not compress.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from optkit.core.store import write_atomically
 from optkit.core.types import Format, Record
 from optkit.data.base import Dataset, ImageSet
 from optkit.data.leaks import Prints, find_copies, look_at
-from optkit.data.sampling import stratified_order, stratified_subset
+from optkit.data.sampling import stratified_order
 
 NEAR_LIMIT = 1_000
 ROUNDS = 3  # of replacing copies: more of them mean that training and validation are the same images
@@ -161,13 +161,6 @@ def read_calibration(path: Path, dataset: Dataset, reporter: Reporter) -> Calibr
     _tell_coverage(images, reporter)
     _warn_of_constants(train, _bare(prints), len(chosen), reporter)
     return CalibrationSet(images, tuple(image.sha256 for image in stored.images), stored.source, stored.seed)
-
-
-def choose_holdout(dataset: Dataset, used: ImageSet, count: int, seed: int) -> ImageSet:
-    """At most `count` training images that are not in `used`, stratified; none when `used` are all there are."""
-    taken = set(used.ids)
-    left = [index for index, name in enumerate(dataset.train.ids) if name not in taken]
-    return stratified_subset(dataset.train.subset(np.array(left, np.int64)), count, seed)
 
 
 class _Validation:

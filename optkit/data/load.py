@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from optkit.core import discover
-from optkit.core.errors import InputError, UsageError, closest
+from optkit.core.errors import InputError, UsageError
 from optkit.core.progress import Reporter
 from optkit.data.base import CorruptImage, Dataset, ImageSet, Listing
-from optkit.data.config import BUILT_IN, DataConfig, source_name
+from optkit.data.config import DataConfig, source_name
 
 IMBALANCE = 10  # largest class over smallest
 
@@ -23,14 +23,12 @@ IMBALANCE = 10  # largest class over smallest
 def load_data(config: DataConfig, reporter: Reporter, classes: tuple[str, ...] = ()) -> Dataset:
     """Read the listing, leave out corrupt files, and hold out a validation share where there is none.
 
-    `classes` are the names of the classes of a model that exists already: the images get its labels, and neither
-    share need show all of them. InputError for a class that the model lacks. Names that are only numbers
-    (`0`, `1` …) do not say what the model knows, and a built-in set is nobody's: these keep their own labels
-    when they do not fit.
+    `classes` are the names of the classes of a model that exists already: images of these and no others get its
+    labels, and neither share need show all of them.
     """
-    listing = _with_classes(_list(config.path, config), classes, config.path)
+    listing = _with_classes(_list(config.path, config), classes)
     if config.val is not None:
-        other = _with_classes(_list(config.val, config), classes, config.val)
+        other = _with_classes(_list(config.val, config), classes)
         listing = _with_validation(listing, other)
     if config.strict:
         listing = _strict(listing, reporter)
@@ -105,27 +103,13 @@ def _with_validation(listing: Listing, other: Listing) -> Listing:
     )
 
 
-def _with_classes(listing: Listing, classes: tuple[str, ...], path: str) -> Listing:
-    """What was listed at `path` with labels as indices into a model's `classes`, where they are known."""
+def _with_classes(listing: Listing, classes: tuple[str, ...]) -> Listing:
+    """`listing` with labels as indices into `classes`, where it shows no other."""
     shown = {*listing.train.class_names, *(listing.val.class_names if listing.val else ())}
-    unknown = sorted(shown - set(classes))
-    if unknown and (path in BUILT_IN or _is_numbered(classes)):
+    if not shown <= set(classes):
         return listing
-    if unknown:
-        raise InputError(
-            f"The data has classes that the model lacks: {', '.join(unknown[:5])}.",
-            why=f"The model has {len(classes)}: {', '.join(classes[:5])}{' …' if len(classes) > 5 else ''}.",
-            hint=f"{closest(unknown[0], classes)} Rename the classes of the data, or leave them out."
-            if len(classes) <= 20
-            else "Rename the classes of the data to the model's, or leave them out.",
-        )
     val = None if listing.val is None else relabel(listing.val, classes)
     return replace(listing, train=relabel(listing.train, classes), val=val)
-
-
-def _is_numbered(names: tuple[str, ...]) -> bool:
-    """Also when there are none."""
-    return names == tuple(str(index) for index in range(len(names)))
 
 
 def relabel(images: ImageSet, class_names: tuple[str, ...]) -> ImageSet:

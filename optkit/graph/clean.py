@@ -33,6 +33,9 @@ def write_kernel_shapes(model: onnx.ModelProto) -> int:
     """
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
+        values = [entry.t for entry in node.attribute if entry.HasField("t")]
+        if node.op_type == "Constant" and values:
+            shapes[node.output[0]] = tuple(values[0].dims)
         if node.op_type in ("DequantizeLinear", "QuantizeLinear") and node.input[0] in shapes:
             shapes[node.output[0]] = shapes[node.input[0]]
     written = 0
@@ -46,5 +49,6 @@ def write_kernel_shapes(model: onnx.ModelProto) -> int:
 
 
 def opset(model: onnx.ModelProto) -> int:
-    """Version of the standard operator set that the file really uses."""
-    return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    """Version of the standard operator set that the file really uses, 0 when it names none."""
+    versions = [int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return max(versions, default=0)

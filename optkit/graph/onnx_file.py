@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from optkit.core.errors import InputError
 from optkit.core.types import ModelSpec, Precision
+from optkit.graph.lint.names import type_name
 
 SPEC_KEY = "optkit.spec"
+IMAGE_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class ClassifierIO:
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Read and check an ONNX file, external data included; InputError when it is anything else."""
     try:
-        model = onnx.load(path, load_external_data=False)
+        # Left alone, `load` takes names like `model.json` for text.
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except FileNotFoundError:
         raise InputError(f"There is no ONNX file {str(path)!r}.", hint="Check the path.") from None
     except (DecodeError, OSError) as error:
@@ -72,6 +75,16 @@ def _dimension(value: onnx.ValueInfoProto, axis: int) -> int | None:
     return dimension.dim_value or None
 
 
+def _refuse_image_type(value: onnx.ValueInfoProto) -> None:
+    kind = value.type.tensor_type.elem_type
+    if kind not in IMAGE_TYPES:
+        raise InputError(
+            "The ONNX file does not take normalised float images.",
+            why=f"Its input {value.name!r} is of the type {type_name(kind)}.",
+            hint="Export the classifier with an input in float32 or float16.",
+        )
+
+
 def classifier_io(model: onnx.ModelProto) -> ClassifierIO:
     """Names and shapes of an image classifier's input and output; InputError for another kind of graph."""
     initializers = {tensor.name for tensor in model.graph.initializer}
@@ -85,6 +98,7 @@ def classifier_io(model: onnx.ModelProto) -> ClassifierIO:
             channels, classes = _dimension(inputs[0], 1), _dimension(outputs[0], 1)
             found = f"{channels} input channels and {classes} classes"
             if channels == 3 and classes:
+                _refuse_image_type(inputs[0])
                 height, width = _dimension(inputs[0], 2), _dimension(inputs[0], 3)
                 return ClassifierIO(
                     input_name=inputs[0].name,
@@ -93,7 +107,11 @@ def classifier_io(model: onnx.ModelProto) -> ClassifierIO:
                     size=height if height == width else None,
                     num_classes=classes,
                 )
-    raise InputError(
+    raise _no_classifier(found)
+
+
+def _no_classifier(found: str) -> InputError:
+    return InputError(
         "The ONNX file is not an image classifier.",
         why=f"It has {found}; expected one (batch, 3, height, width) input and one (batch, classes) output.",
         hint="Export the classifier alone, with logits as its only output.",

@@ -24,12 +24,13 @@ def prepare(model: onnx.ModelProto, opset: int = MIN_OPSET) -> onnx.ModelProto:
     """A copy that computes the same with BatchNormalization folded, constants folded and every node named.
 
     `opset` is the least that it may have. Global ReduceMean becomes GlobalAveragePool, which runtimes have in
-    INT8, and every Conv says its kernel_shape. Metadata and names of input and output stay. InputError for a
-    quantised or FP16 file.
+    INT8, every Conv says its kernel_shape, and no two layers share a weight or a bias. Metadata and names of input
+    and output stay. InputError for a quantised or FP16 file.
     """
     _refuse(model)
     prepared = _fold(_raise_opset(model, opset))
     _use_global_pooling(prepared)
+    _unshare_weights(prepared)
     used: set[str] = set()
     for index, node in enumerate(prepared.graph.node):
         if not node.name or node.name in used:
@@ -90,7 +91,7 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
                 why=str(error).strip().splitlines()[0],
                 hint="Export it again from the checkpoint.",
             ) from None
-        folded = onnx.load(after)
+        folded = onnx.load(after, format="protobuf")
     used = {node.domain for node in folded.graph.node} | {""}
     kept = [entry for entry in folded.opset_import if entry.domain in used]
     del folded.opset_import[:]
@@ -106,12 +107,8 @@ def _use_global_pooling(model: onnx.ModelProto) -> None:
     ranks = _ranks(model)
     nodes = []
     for node in view.nodes:
-        axes = attribute(node, "axes", None)
-        if axes is None and len(node.input) > 1:
-            value = view.constant(node.input[1])
-            axes = None if value is None else value.ravel().tolist()
-        spatial = axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
-        if node.op_type != "ReduceMean" or not spatial or ranks.get(node.input[0]) != 4:
+        is_mean = node.op_type == "ReduceMean" and view.pools_maps(node)
+        if not is_mean or ranks.get(node.input[0]) != 4:
             nodes.append(node)
         elif attribute(node, "keepdims", 1):
             nodes.append(helper.make_node("GlobalAveragePool", node.input[:1], node.output, node.name))
@@ -121,6 +118,21 @@ def _use_global_pooling(model: onnx.ModelProto) -> None:
             nodes.append(helper.make_node("Flatten", [pooled], node.output, f"{node.name}.flatten", axis=1))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _unshare_weights(model: onnx.ModelProto) -> None:
+    """A copy of every constant for each layer but the first that multiplies by it or adds it: each is fitted alone."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        for position, name in enumerate(node.input):
+            if node.op_type in ("Conv", "Gemm", "MatMul") and position and name in constants:
+                if name in taken:
+                    copy = onnx.TensorProto()
+                    copy.CopyFrom(constants[name])
+                    copy.name = node.input[position] = f"{name}.copy{number}"
+                    model.graph.initializer.append(copy)
+                taken.add(name)
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:

@@ -15,8 +15,15 @@ from onnx import numpy_helper
 GATES = frozenset({"Sigmoid", "HardSigmoid"})
 # Their results have ends of their own, so they hold no outliers.
 BOUNDED_OPS = frozenset({"Clip", "Sigmoid", "HardSigmoid", "Softmax", "Tanh"})
+# Cut off part of the range that the operator before them makes. Rounding to a range that ends there does the same,
+# so kernels do both at once, and Q belongs behind them.
+CLIPPING = frozenset({"Relu", "Clip"})
 # Their results describe shapes, not images, whatever arithmetic follows.
 SHAPE_OPS = frozenset({"Shape", "Size", "NonZero", "ConstantOfShape", "Range"})
+# What holds no activation any more once it is cast to. A tuple: in a damaged file `to` may be anything.
+WHOLE_NUMBERS = tuple(
+    kind for name, kind in onnx.TensorProto.DataType.items() if name.startswith(("INT", "UINT", "BOOL"))
+)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -58,8 +65,8 @@ class GraphView:
         depth = dict.fromkeys(self.inputs, 0)
         for node in self.nodes:  # ONNX nodes are in topological order
             before = [depth[name] for name in node.input if name in depth]
-            to_other_type = node.op_type == "Cast" and attribute(node, "to", 1) != onnx.TensorProto.FLOAT
-            if before and node.op_type not in SHAPE_OPS and not to_other_type:
+            to_integers = node.op_type == "Cast" and attribute(node, "to", 1) in WHOLE_NUMBERS
+            if before and node.op_type not in SHAPE_OPS and not to_integers:
                 depth.update(dict.fromkeys(node.output, max(before) + 1))
         return depth
 
@@ -92,6 +99,17 @@ class GraphView:
             if maker is not None and maker.op_type in GATES and maker.input[0] == other:
                 return other
         return None
+
+    def pools_maps(self, node: onnx.NodeProto) -> bool:
+        """Whether it takes the mean over height and width."""
+        if node.op_type != "ReduceMean":
+            return bool(node.op_type == "GlobalAveragePool")
+        axes = attribute(node, "axes", None)
+        if axes is None and len(node.input) > 1:
+            tensor = self.constants.get(node.input[1])
+            if tensor is not None and tensor.data_type == onnx.TensorProto.INT64:
+                axes = numpy_helper.to_array(tensor).ravel().tolist()
+        return axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
 
     def is_bounded(self, name: str) -> bool:
         """Whether the operator that makes `name` bounds its values."""

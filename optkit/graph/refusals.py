@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-NAMES = (
-    "EPFail",
-    "NoSuchFile",
-    "Fail",
-    "InvalidGraph",
-    "InvalidProtobuf",
-    "InvalidArgument",
-    "NotImplemented",
-    "RuntimeException",
-)
+from optkit.core.foreign import onnxruntime_refusals
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises for a file that it refuses: an exception per error code, without a common class."""
-    from onnxruntime.capi import (
-        onnxruntime_pybind11_state as errors,  # linting for other targets needs it not
-    )
+    """What ONNX Runtime raises for a file that it refuses; imported here, as linting for other targets needs it not."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-    return tuple(getattr(errors, name) for name in NAMES)
+    return onnxruntime_refusals(errors)

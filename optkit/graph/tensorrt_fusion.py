@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from optkit.graph.qdq_view import GATES, ConvShape, GraphView
+import onnx
+
+from optkit.graph.qdq_view import CLIPPING, GATES, ConvShape, GraphView
 
 # Pass a convolution's result on inside its fused kernel.
-POINTWISE = frozenset({"Relu", "Clip", "BatchNormalization", "HardSwish", "Identity"})
+POINTWISE = CLIPPING | {"LeakyRelu", "BatchNormalization", "HardSwish", "Identity"}
 MIN_WIDTH = 16
+
+
+def weight_reason(view: GraphView, node: onnx.NodeProto) -> str:
+    """Why a Conv, Gemm or MatMul has no good INT8 kernel, empty when it has one."""
+    if view.weight_axis(node) is None:
+        return "its weights are not constant"
+    if node.op_type == "Conv":
+        if is_pooled(view, node.input[0]):
+            return "works on pooled 1×1 maps (SE gate): too little work to pay for conversion"
+        return conv_reason(view.conv_shape(node), is_first=node.input[0] in view.inputs)
+    if min(view.constants[node.input[1]].dims) < MIN_WIDTH:
+        return f"narrower than {MIN_WIDTH}"
+    return ""
 
 
 def conv_reason(shape: ConvShape, is_first: bool) -> str:
@@ -37,7 +52,7 @@ def is_pooled(view: GraphView, tensor: str) -> bool:
         if maker is None or maker.output[0] in seen:
             continue
         seen.add(maker.output[0])
-        if maker.op_type == "GlobalAveragePool":
+        if view.pools_maps(maker):
             return True
         one_map = maker.op_type in POINTWISE | GATES or view.gated_by_itself(maker)
         weight = view.constants.get(maker.input[1]) if maker.op_type == "Conv" else None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optkit.graph.qdq import QdqPlan
-from optkit.graph.qdq_view import GraphView
+from optkit.graph.qdq_view import GraphView, attribute
 
 Values = dict[str, Tensor]
 Operator = Callable[[dict[str, Any], Sequence[Tensor | None]], Tensor]
@@ -121,13 +121,17 @@ def _unsqueeze(attributes: dict[str, Any], inputs: Sequence[Tensor | None]) -> T
 
 
 def _pad(attributes: dict[str, Any], inputs: Sequence[Tensor | None]) -> Tensor:
-    x, pads, value = (*inputs, None)[:3]
+    x, pads, value = (*inputs[:3], None)[:3]
     sides = pads.tolist()
     order = [side for axis in reversed(range(x.ndim)) for side in (sides[axis], sides[axis + x.ndim])]
     while order and order[-2:] == [0, 0]:  # torch reflects the last axes only
         del order[-2:]
-    fill = 0.0 if value is None else value.item()
-    return functional.pad(x, order, attributes.get("mode", b"constant").decode(), fill)
+    if len(inputs) > 3:
+        raise Unsupported("no torch form of Pad along chosen axes")
+    mode = attributes.get("mode", b"constant").decode()
+    if mode == "constant":
+        return functional.pad(x, order, value=0.0 if value is None else value.item())
+    return functional.pad(x, order, {"edge": "replicate", "reflect": "reflect", "wrap": "circular"}[mode])
 
 
 OPERATORS: dict[str, Operator] = {
@@ -165,12 +169,19 @@ OPERATORS: dict[str, Operator] = {
 
 
 class Unsupported(ValueError):
-    """The graph holds operators that have no torch form here."""
+    """The graph holds what has no torch form here."""
 
 
 def unsupported_operators(model: onnx.ModelProto) -> list[str]:
     """Operators of the graph that have no torch form here, sorted."""
-    return sorted({node.op_type for node in model.graph.node} - OPERATORS.keys())
+    unknown = {node.op_type for node in model.graph.node if node.op_type not in OPERATORS}
+    implied = {f"{node.op_type} with auto_pad" for node in model.graph.node if _implies_padding(node)}
+    return sorted(unknown | implied)
+
+
+def _implies_padding(node: onnx.NodeProto) -> bool:
+    """Whether the padding has to be reckoned from the size of the image."""
+    return attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,7 @@ class GraphModule(nn.Module):
 
     With `plan` and `scales` the tensors of the plan's edges are rounded where its nodes read them, and weights
     with an entry in `weight_scales` (node → scale per output channel) are rounded too; gradients pass straight
-    through. Both can be switched off by `quantized = False`. Unsupported for operators without a torch form.
+    through. Unsupported for operators without a torch form, and for a batch size that is written into a shape.
     """
 
     def __init__(
@@ -204,7 +215,6 @@ class GraphModule(nn.Module):
         if unknown := unsupported_operators(model):
             raise Unsupported(f"no torch form of {', '.join(unknown)}")
         view = GraphView(model)
-        self.quantized = True
         self.plan, self.scales = plan, scales or {}
         self.input, (self.output,) = view.inputs[0], view.outputs
         self.steps = [_step(node) for node in view.nodes]
@@ -223,6 +233,12 @@ class GraphModule(nn.Module):
             axis = view.weight_axis(node)
             if weight_scales and node.name in weight_scales and axis is not None:
                 self.set_weight_grid(node.name, weight_scales[node.name], axis)
+        if any(step.op_type == "Reshape" and self._fixes_batch(step) for step in self.steps):
+            raise Unsupported("the batch size is written into a shape")
+
+    def _fixes_batch(self, step: Step) -> bool:
+        shape = self.constants.get(step.inputs[1])
+        return shape is None or int(shape[0]) > 0
 
     def parameter(self, name: str) -> nn.Parameter:
         """The parameter of the initializer `name`."""
@@ -235,7 +251,7 @@ class GraphModule(nn.Module):
     def weight(self, step: Step) -> Tensor:
         """The weight of a Conv, Gemm or MatMul as it is used: rounded, where it has a grid."""
         parameter = self.parameter(step.inputs[1])
-        if not self.quantized or step.name not in self.weight_grids:
+        if step.name not in self.weight_grids:
             return parameter
         scales, axis = self.weight_grids[step.name]
         scales = scales.to(parameter.device)
@@ -265,9 +281,23 @@ class GraphModule(nn.Module):
 
     def operands(self, step: Step, values: Values, rounded: Values) -> list[Tensor | None]:
         """What `step` reads; `rounded` caches activations that several steps read."""
-        return [self._read(step, position, values, rounded) for position in range(len(step.inputs))]
+        return [self.operand(step, position, values, rounded) for position in range(len(step.inputs))]
 
-    def _read(self, step: Step, position: int, values: Values, rounded: Values) -> Tensor | None:
+    def peak_values(self, image: Tensor) -> int:
+        """The most values that are alive at once while one image (1, 3, height, width) passes through."""
+        values, peak = {self.input: image}, 0
+        with torch.no_grad():
+            for index in range(len(self.steps)):
+                before = sum(value.numel() for value in values.values())
+                self.run(values, [index], frozenset({self.output}))
+                peak = max(peak, before + values[self.steps[index].output].numel())
+        return peak
+
+    def operand(
+        self, step: Step, position: int, values: Values, rounded: Values | None = None
+    ) -> Tensor | None:
+        """One of the tensors that `step` reads, rounded where the plan says so."""
+        rounded = {} if rounded is None else rounded
         name = step.inputs[position]
         if not name:
             return None
@@ -276,7 +306,7 @@ class GraphModule(nn.Module):
             return self.weight(step) if is_weight else self.parameter(name)
         if name in self.constants:
             return self.constants[name]
-        if self.quantized and self.plan is not None and step.name in self.plan.edges.get(name, ()):
+        if self.plan is not None and step.name in self.plan.edges.get(name, ()):
             if name not in rounded:
                 scale, zero = self.scales[name]
                 grid = self.plan.grid

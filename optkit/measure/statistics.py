@@ -64,6 +64,17 @@ def t95(freedom: int) -> float:
     return sum(term / freedom**power for power, term in enumerate(terms))
 
 
+def paired_gain(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean of `after` − `before`, of the same n things, and its 95 % interval (Student's t); n at least 1.
+
+    One pair says nothing about chance: its interval is infinite.
+    """
+    gains = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+    mean, n = float(gains.mean()), len(gains)
+    spread = t95(n - 1) * float(gains.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+    return mean, mean - spread, mean + spread
+
+
 def bootstrap(
     statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], n: int, seed: int
 ) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What single steps found out, read from their manifests: evaluations, explanations, a line on a ladder."""
+"""What single steps found out, read from their manifests: evaluations and explanations."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from optkit.core.errors import InputError
-from optkit.report import text
 from optkit.report.confusion import Counts, confused_pairs, count_confusion, heat_map
 from optkit.report.numbers import is_number
-from optkit.report.schema import ClassResult, Evaluation, Explanation, Figure, Picture, Quantized, Step
+from optkit.report.schema import ClassResult, Evaluation, Explanation, Figure, Picture, Step
 
 FIGURES = {
     "top1": "top-1 accuracy",
@@ -117,22 +116,6 @@ def explanations(steps: Sequence[Step]) -> list[Explanation]:
             raise unreadable(step, error) from None
         found.append(explanation)
     return found
-
-
-def ladder_line(found: Quantized) -> str:
-    """`INT8 of onnx: 24.3 dB after 4 of 6 rungs; rounding bought most, 3.1 dB; the budget holds.`"""
-    reached = [rung for rung in found.ladder if rung.kept and rung.sqnr_db is not None]
-    if not reached:
-        return ""
-    line = f"{found.precision.upper()} of {found.model}: {text.decibels(reached[-1].sqnr_db or 0.0)}"
-    climbed = f" after {len(reached)} of {len(found.ladder)} rungs" if len(found.ladder) > 1 else ""
-    parts = [line + climbed]
-    best = max(reached, key=lambda rung: rung.gain_db or 0.0)
-    if best.gain_db and best.gain_db > 0:
-        parts.append(f"{best.rung} bought most, {text.decibels(best.gain_db)}")
-    if found.budget:
-        parts.append("the budget holds" if found.budget.held else "the budget does not hold")
-    return "; ".join(parts) + "."
 
 
 def unreadable(step: Step, error: ValidationError) -> InputError:

@@ -1,4 +1,8 @@
-"""The recovery ladder of a quantised model as plotly.js data: a waterfall from the first rung down."""
+"""The recovery ladder of a quantised model as plotly.js data: a waterfall from the first rung down.
+
+The bars are the SQNR on held-out calibration images, which decides what is kept; below the bar of a kept rung a
+diamond is that on validation images, which is what the budget's line is to be compared with.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,16 @@ from html import escape
 from textwrap import shorten, wrap
 
 from optkit.report import text
-from optkit.report.curves import GREY, RATE, border, note
+from optkit.report.curves import GREY, border, note
 from optkit.report.plots import COLOURS, OTHER_COLOUR, Figure, Plot
-from optkit.report.schema import Quantized, Report, Rung
+from optkit.report.quantisation_schema import Quantized, Rung
+from optkit.report.quantisation_text import level_db, loss_in_points
+from optkit.report.schema import Report
 
-ROW = 38  # pixels a rung takes
-TOP, BOTTOM = 36, 92  # pixels above and below the rungs
+ROW = 46  # pixels a rung takes
+TOP, BOTTOM = 36, 112  # pixels above and below the rungs
+CHECKED = "#059669"  # what was measured on validation images, and the limit for it
+BELOW = 0.36  # of a rung: how far its figure on validation images is below the one on held-out images
 NAME_LENGTH = 22  # characters of a rung's name beside the plot; the table below has all of it
 LINE_LENGTH = 46  # characters in a line of what hovering shows
 MARGIN = 0.08  # of the axis, beside the outermost marks
@@ -29,27 +37,35 @@ def ladder_plots(report: Report) -> dict[str, Plot]:
 
 def _alt(found: Quantized) -> str:
     rungs = "; ".join(f"{rung.rung}: {_in_words(rung)}" for rung in found.ladder)
-    return f"Recovery ladder of {found.step}, SQNR of the logits after each rung. {rungs}."
+    return f"Recovery ladder of {found.step}, SQNR of the logits after each rung on held-out images. {rungs}."
 
 
 def _in_words(rung: Rung) -> str:
     """`24.3 dB (+3.1 dB), kept`."""
     gain = "" if rung.gain_db is None else f" ({text.decibel_change(rung.gain_db)})"
     reached = "not measured" if rung.sqnr_db is None else f"{text.decibels(rung.sqnr_db)}{gain}"
-    return f"{reached}, {'kept' if rung.kept else 'discarded'}"
+    level = _checked_db(rung)
+    checked = "" if level is None else f", {text.decibels(level)} on validation images"
+    return f"{reached}, {'kept' if rung.kept else 'discarded'}{checked}"
+
+
+def _checked_db(rung: Rung) -> float | None:
+    return rung.validation.sqnr_db if rung.validation else None
 
 
 def _figure(found: Quantized) -> Figure:
     colour = COLOURS.get(found.precision, OTHER_COLOUR)
     places = range(len(found.ladder))
-    values = [_value(rung, place) for place, rung in enumerate(found.ladder)]
+    notes = [value for place, rung in enumerate(found.ladder) for value in _values(rung, place)]
     budget = found.budget.min_sqnr if found.budget else None
-    words = "" if budget is None else f"asked for: {text.decibels(budget)}"
+    if budget is not None:
+        notes.append(note(f"asked for: {text.decibels(budget)}", budget, "center") | _font(CHECKED))
     return {
         "data": [
             _level_trace(found.ladder),
             *_rung_traces(found.ladder, True, colour),
             *_rung_traces(found.ladder, False, GREY),
+            *_checked_traces(found.ladder),
         ],
         "layout": {
             "xaxis": {
@@ -66,17 +82,18 @@ def _figure(found: Quantized) -> Figure:
             },
             "height": ROW * len(found.ladder) + TOP + BOTTOM,
             "margin": {"l": 24, "r": 64, "t": TOP, "b": BOTTOM},
-            "legend": {"orientation": "h", "y": -56 / (ROW * len(found.ladder)), "yanchor": "top", "x": 0},
+            "legend": {"orientation": "h", "y": -60 / (ROW * len(found.ladder)), "yanchor": "top", "x": 0},
             "barmode": "overlay",
             "hovermode": "closest",
-            "annotations": values if budget is None else [*values, note(words, budget, "center")],
-            "shapes": [] if budget is None else [border(budget, RATE)],
+            "annotations": notes,
+            "shapes": [] if budget is None else [border(budget, CHECKED)],
         },
     }
 
 
 def _range(ladder: tuple[Rung, ...], budget: float | None) -> list[float]:
-    shown = [value for value in (budget, *(rung.sqnr_db for rung in ladder)) if value is not None]
+    levels = [level for rung in ladder for level in (rung.sqnr_db, _checked_db(rung))]
+    shown = [value for value in (budget, *levels) if value is not None]
     room = MARGIN * (max(shown) - min(shown)) or 1.0
     return [min(shown) - room, max(shown) + room]
 
@@ -124,7 +141,7 @@ def _rung_traces(ladder: tuple[Rung, ...], kept: bool, colour: str) -> list[Figu
         **common,
         "type": "scatter",
         "mode": "markers",
-        "name": name,
+        "name": f"held-out images, {name}",
         "x": [rung.sqnr_db for _, rung in rungs],
         "marker": {
             "symbol": "circle" if kept else "circle-open",
@@ -137,24 +154,55 @@ def _rung_traces(ladder: tuple[Rung, ...], kept: bool, colour: str) -> list[Figu
     return [bars, marks]
 
 
+def _checked_traces(ladder: tuple[Rung, ...]) -> list[Figure]:
+    """Marks where the kept rungs are on validation images."""
+    rungs = [(place, rung) for place, rung in enumerate(ladder) if _checked_db(rung) is not None]
+    if not rungs:
+        return []
+    marks = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "validation images",
+        "x": [_checked_db(rung) for _, rung in rungs],
+        "y": [place + BELOW for place, _ in rungs],
+        "customdata": [[_hover(rung)] for _, rung in rungs],
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
+        "marker": {"symbol": "diamond", "color": CHECKED, "size": 10},
+        "cliponaxis": False,
+    }
+    return [marks]
+
+
 def _hover(rung: Rung) -> str:
     lines = [f"<b>{escape(rung.rung)}</b>", _in_words(rung)]
     if rung.agreement is not None:
-        lines.append(f"agreement {text.percent(rung.agreement)}")
-    if rung.drop is not None:
-        lines.append(f"top-1 {text.loss_in_points(rung.drop)} points")
+        lines.append(f"agreement {text.percent(rung.agreement)} on held-out images")
+    if rung.validation and rung.validation.agreement is not None:
+        lines.append(f"agreement {text.percent(rung.validation.agreement)} on validation images")
+    if rung.validation and rung.validation.drop is not None:
+        lines.append(f"top-1 {loss_in_points(rung.validation.drop)} points on validation images")
     if rung.seconds is not None:
         lines.append(text.duration(rung.seconds))
     return "<br>".join([*lines, *map(escape, wrap(rung.note, LINE_LENGTH))])
 
 
-def _value(rung: Rung, place: int) -> Figure:
+def _values(rung: Rung, place: int) -> list[Figure]:
     """What a rung reached, in a column right of the plot, where nothing is in its way."""
-    words = "–" if rung.sqnr_db is None else f"{rung.sqnr_db:.1f}".replace("-", "−")
+    words = "–" if rung.sqnr_db is None else level_db(rung.sqnr_db)
+    values = [_beside(f"<b>{words}</b>" if rung.kept else words, place)]
+    level = _checked_db(rung)
+    return values if level is None else [*values, _beside(level_db(level), place + BELOW) | _font(CHECKED)]
+
+
+def _font(colour: str) -> Figure:
+    return {"font": {"color": colour}}
+
+
+def _beside(words: str, y: float) -> Figure:
     return {
-        "text": f"<b>{words}</b>" if rung.kept else words,
+        "text": words,
         "x": 1,
-        "y": place,
+        "y": y,
         "xref": "paper",
         "yref": "y",
         "xanchor": "left",

@@ -1,4 +1,4 @@
-"""What `quantize` steps did, read from their manifests: the ladder, sensitive and floating-point operators."""
+"""What `quantize` steps did, read from their manifests: the ladder, sensitive operators, what stayed in FP32."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from optkit.core.types import Record
-from optkit.report.findings import ladder_line, model_name, unreadable
-from optkit.report.schema import Operator, QuantizeBudget, Quantized, Rung, Step
+from optkit.core.types import Manifest, Record
+from optkit.report.findings import model_name, unreadable
+from optkit.report.quantisation_schema import Operator, Quantized, Rung
+from optkit.report.quantisation_text import outcome_line
+from optkit.report.schema import Step
 
-GROUPS = ("quantization", "sixteen_bit")  # of `details`: their entries are read as if they stood beside them
-SHOWN = ("ladder", "budget", "sensitivity", "quantized", "float", "kept_fp32", "largest_activation")
+GROUP = "quantization"  # of `details`: its entries are read as if they stood beside it
+SUMMARY = (  # what has a place of its own
+    *("ladder", "budget", "validation", "validated_by", "sensitivity", "speed"),
+    *("quantized", "float", "largest_activation", "largest_sum", "limit"),
+)
 MAX_BARS = 25
-LADDER = TypeAdapter(tuple[Rung, ...])
-OPERATORS = TypeAdapter(tuple[Operator, ...])
-COUNTS = TypeAdapter(dict[str, int])
 
 
 class OperatorBar(Record):
@@ -25,11 +27,11 @@ class OperatorBar(Record):
 
     operator: Operator
     share: float
-    is_integer: bool
+    is_converted: bool
 
 
 class Reason(Record):
-    """Why operators are in floating point: `n` of them, and how many of each type, the most frequent first."""
+    """Why operators are left in FP32: `n` of them, and how many of each type, the most frequent first."""
 
     reason: str
     n: int
@@ -49,32 +51,39 @@ def quantized(steps: Sequence[Step]) -> list[Quantized]:
 def read_quantized(step: Step, model: str) -> Quantized:
     """What the manifest of a `quantize` step says; `model` is the name of what was quantised."""
     manifest = step.manifest
-    details = _without_groups(manifest.details)
-    budget = details.get("budget")
+    details = details_of(manifest)
+    known = {name: details[name] for name in SUMMARY if details.get(name) is not None}
+    names = {"quantized": "converted", "float": "left"}
     try:
-        found = Quantized(
-            step=step.name,
-            model=model,
-            precision=manifest.precision.value,
-            ladder=_with_starts(LADDER.validate_python(details.get("ladder") or ())),
-            budget=QuantizeBudget.model_validate(budget) if budget else None,
-            sensitivity=_most_harmful_first(OPERATORS.validate_python(details.get("sensitivity") or ())),
-            integer=COUNTS.validate_python(details.get("quantized") or {}),
-            floating=OPERATORS.validate_python(details.get("float") or ()),
-            kept_fp32=OPERATORS.validate_python(details.get("kept_fp32") or ()),
-            largest_activation=details.get("largest_activation"),
-            facts=manifest.metrics | {name: value for name, value in details.items() if name not in SHOWN},
+        found = Quantized.model_validate(
+            {
+                "step": step.name,
+                "model": model,
+                "precision": manifest.precision.value,
+                "target": details.get("target") or "",
+                **{names.get(name, name): value for name, value in known.items()},
+                "facts": manifest.metrics | _facts(details),
+            }
         )
     except ValidationError as error:
         raise unreadable(step, error) from None
-    return found.model_copy(update={"sentence": ladder_line(found)})
+    found = found.model_copy(
+        update={"ladder": _with_starts(found.ladder), "sensitivity": _most_harmful_first(found.sensitivity)}
+    )
+    return found.model_copy(update={"sentence": outcome_line(found)})
 
 
-def _without_groups(details: dict[str, Any]) -> dict[str, Any]:
-    for group in GROUPS:
-        if isinstance(details.get(group), dict):
-            details = {name: value for name, value in details.items() if name != group} | details[group]
-    return details
+def details_of(manifest: Manifest) -> dict[str, Any]:
+    """The details of a `quantize` step, without their group."""
+    details = dict(manifest.details)
+    group = details.pop(GROUP, None)
+    return details | group if isinstance(group, dict) else details
+
+
+def _facts(details: dict[str, Any]) -> dict[str, Any]:
+    """What has no place of its own and says something: of FP8 no calibrators were compared."""
+    shown = (*SUMMARY, "precision")
+    return {name: value for name, value in details.items() if name not in shown and value not in ({}, [])}
 
 
 def _with_starts(ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
@@ -93,13 +102,13 @@ def _most_harmful_first(operators: tuple[Operator, ...]) -> tuple[Operator, ...]
 
 def operator_bars(found: Quantized) -> list[OperatorBar]:
     """The most harmful operators of those whose SQNR was measured."""
-    floating = {operator.node for operator in found.floating}
+    left = {operator.node for operator in found.left}
     measured = [operator for operator in found.sensitivity if operator.sqnr_db is not None]
     return [
         OperatorBar(
             operator=operator,
             share=10 ** (((measured[0].sqnr_db or 0.0) - (operator.sqnr_db or 0.0)) / 10),
-            is_integer=operator.node not in floating,
+            is_converted=operator.node not in left,
         )
         for operator in measured[:MAX_BARS]
     ]

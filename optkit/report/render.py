@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from optkit.core.store import write_atomically
-from optkit.report import curves, plots, text
+from optkit.report import curves, plots, quantisation_text, text
 from optkit.report.datacard import class_bars
 from optkit.report.ladder import ladder_plots
 from optkit.report.lineage import lineage
@@ -37,8 +37,13 @@ FILTERS = {
     "short_name": text.short_name,
     "decibels": text.decibels,
     "decibel_change": text.decibel_change,
-    "asked_for": text.asked_for,
-    "loss_in_points": text.loss_in_points,
+    "asked_for": quantisation_text.asked_for,
+    "loss_in_points": quantisation_text.loss_in_points,
+    "loss_interval": quantisation_text.loss_interval,
+    "operator_count": quantisation_text.operator_count,
+    "peak_lines": quantisation_text.peak_lines,
+    "simulation_note": quantisation_text.simulation_note,
+    "speed_line": quantisation_text.speed_line,
     "points": text.points,
     "points_interval": text.points_interval,
     "duration": text.duration,
@@ -119,6 +124,7 @@ def _environment(escape_html: bool) -> Environment:
         "facts_of": _facts_of,
         "class_bars": class_bars,
         "operator_bars": operator_bars,
+        "ladder_note": quantisation_text.LADDER_NOTE,
         "reasons": reasons,
     }
     return environment

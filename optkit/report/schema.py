@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import AliasChoices, ConfigDict, Field, FiniteFloat, field_validator
+from pydantic import AliasChoices, ConfigDict, Field, field_validator
 
 from optkit.core.types import Manifest, Record
+from optkit.report.base import Finding
+from optkit.report.quantisation_schema import Quantized
 
 Interval = tuple[float, float]
 Number = int | float
@@ -92,12 +94,6 @@ class Step(Record):
     name: str
     manifest: Manifest
     sources: tuple[str, ...] = ()
-
-
-class Finding(Record):
-    """Base of what is read out of `details`: keys that this version does not know are skipped."""
-
-    model_config = ConfigDict(extra="ignore")
 
 
 class Picture(Finding):
@@ -211,69 +207,6 @@ class DataCard(Finding):
     imbalance: float | None = None
     images: dict[str, Any] = Field(default_factory=dict)
     leaks: Leaks | None = None
-
-
-class Operator(Finding):
-    """A node of an ONNX graph; `reason` says why it is no integer operator.
-
-    `sqnr_db` is that of the logits when this operator alone is INT8, in decibels.
-    """
-
-    node: str
-    op: str = ""
-    reason: str = ""
-    sqnr_db: FiniteFloat | None = None
-
-
-class Rung(Finding):
-    """A recovery method that was tried, and what the file with it reached, whether it was kept or not.
-
-    `before_db` is the SQNR that it started from; `drop` is in points of top-1.
-    """
-
-    rung: str
-    kept: bool = False
-    before_db: FiniteFloat | None = None
-    sqnr_db: FiniteFloat | None = None
-    agreement: FiniteFloat | None = None
-    drop: FiniteFloat | None = None
-    seconds: FiniteFloat | None = None
-    note: str = ""
-
-    @property
-    def gain_db(self) -> float | None:
-        if self.sqnr_db is None or self.before_db is None:
-            return None
-        return self.sqnr_db - self.before_db
-
-
-class QuantizeBudget(Finding):
-    """What a quantised model may lose, and whether it holds that: points of top-1, a share, decibels."""
-
-    max_drop: FiniteFloat | None = None
-    min_agreement: FiniteFloat | None = None
-    min_sqnr: FiniteFloat | None = None
-    held: bool = False
-
-
-class Quantized(Record):
-    """What a `quantize` step did; `sentence` sums it up, `facts` are what no other field holds.
-
-    `integer` counts the integer operators by type. `kept_fp32` are those that 16 bits cannot hold.
-    """
-
-    step: str
-    model: str
-    precision: str
-    sentence: str = ""
-    ladder: tuple[Rung, ...] = ()
-    budget: QuantizeBudget | None = None
-    sensitivity: tuple[Operator, ...] = ()
-    integer: dict[str, int] = Field(default_factory=dict)
-    floating: tuple[Operator, ...] = ()
-    kept_fp32: tuple[Operator, ...] = ()
-    largest_activation: FiniteFloat | None = None
-    facts: dict[str, Any] = Field(default_factory=dict)
 
 
 class Warned(Record):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optkit.report.schema import Delta, Interval, Number, QuantizeBudget, Report, Row
+from optkit.report.schema import Delta, Interval, Number, Report, Row
 
 NAME_ENDS = (20, 36)  # characters kept of a long node name, from its start and its end
 SAME_SPEED = 1.05  # below this ratio two latencies are called about the same
@@ -51,11 +51,6 @@ def decibels(value: float) -> str:
 def decibel_change(value: float) -> str:
     """`+3.1 dB`."""
     return f"{value:+.1f} dB".replace("-", "−")
-
-
-def loss_in_points(drop: float) -> str:
-    """A drop of top-1 in points, with its sign turned into that of a difference: `−0.25`."""
-    return "±0.00" if abs(drop) < 0.005 else f"{-drop:+.2f}".replace("-", "−")
 
 
 def points(share: float) -> str:
@@ -120,18 +115,6 @@ def size_change(delta: Delta) -> str:
         return ""
     change = round(100 * (delta.size_ratio - 1))
     return f"{abs(change)} % {'smaller' if change < 0 else 'larger'}" if change else "of the same size"
-
-
-def asked_for(budget: QuantizeBudget) -> str:
-    """`at most 0.5 points of top-1 lost, at least 98.5 % agreement`."""
-    limits = []
-    if budget.max_drop is not None:
-        limits.append(f"at most {budget.max_drop:g} points of top-1 lost")
-    if budget.min_agreement is not None:
-        limits.append(f"at least {percent(budget.min_agreement)} agreement")
-    if budget.min_sqnr is not None:
-        limits.append(f"at least {decibels(budget.min_sqnr)}")
-    return ", ".join(limits)
 
 
 def runtimes(delta: Delta) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from optkit.core import discover, machine
 from optkit.core.errors import InputError
+from optkit.core.foreign import onnxruntime_refusals
 from optkit.core.types import Artifact, Format, Precision
 from optkit.runtimes.base import SessionOptions
 
@@ -25,20 +27,14 @@ def unavailable() -> str | None:
     return "onnxruntime is not installed: pip install 'optkit[cpu]' (or 'optkit[gpu]' for CUDA)"
 
 
-# What ONNX Runtime raises for a file or an input that it refuses, by the names of its error codes.
-REFUSALS = (
-    "Fail",
-    "InvalidGraph",
-    "InvalidProtobuf",
-    "InvalidArgument",
-    "NotImplemented",
-    "RuntimeException",
-)
 DAMAGED = "It may be damaged, made for another target, or of a newer opset."
-# Precisions that its CPU kernels lack.
-HINTS = {
-    Precision.BF16: "On a CPU it has no BF16: use --runtimes openvino, or build an engine for a GPU.",
-    Precision.FP8: "On a CPU it has no FP8: build an engine, `optkit export --format tensorrt --target SM89`.",
+CPU = "CPUExecutionProvider"
+X86 = ("x86_64", "AMD64")
+# Precisions that its CPU provider does not run.
+CPU_HINTS = {
+    Precision.BF16: "On a CPU it has no BF16 kernels: use --runtimes openvino, or build an engine for a GPU.",
+    Precision.FP8: "On a CPU its graph optimiser fails on Q/DQ in FP8: build an engine, "
+    "`optkit export --format tensorrt --target SM89`.",
 }
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -46,7 +42,7 @@ INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 def _refusals() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-    return tuple(getattr(errors, name) for name in REFUSALS)
+    return onnxruntime_refusals(errors)
 
 
 def _refused(path: str, error: Exception, hint: str) -> InputError:
@@ -98,6 +94,12 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
+def _executed(stored: Precision, provider: str) -> Precision:
+    """What a file of this precision is computed in: on x86 the CPU provider casts FP16 to FP32 and back."""
+    in_fp32 = stored is Precision.FP16 and provider == CPU and platform.machine() in X86
+    return Precision.FP32 if in_fp32 else stored
+
+
 def open_session(artifact: Artifact, options: SessionOptions) -> OrtSession:
     """Open an ONNX file with all graph optimisations; InputError when ONNX Runtime refuses it."""
     import onnxruntime
@@ -105,17 +107,18 @@ def open_session(artifact: Artifact, options: SessionOptions) -> OrtSession:
     path = str(artifact.file)
     threads = options.threads or machine.facts()["cores"]
     offered = onnxruntime.get_available_providers()
-    wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in offered]
+    wanted = [name for name in ("CUDAExecutionProvider", CPU) if name in offered]
     try:
         session = onnxruntime.InferenceSession(path, _options(threads), providers=wanted)
     except _refusals() as error:
-        raise _refused(path, error, HINTS.get(artifact.precision, DAMAGED)) from None
+        hint = CPU_HINTS.get(artifact.precision, DAMAGED) if wanted == [CPU] else DAMAGED
+        raise _refused(path, error, hint) from None
     batch = session.get_inputs()[0].shape[0]
     provider = session.get_providers()[0]  # what was taken, not what was asked for
     facts = {
         "device": "cuda" if provider.startswith("CUDA") else "cpu",
         "provider": provider,
-        "precision": artifact.precision.value,
+        "precision": _executed(artifact.precision, provider).value,
         "threads": threads,
         "fixed_batch": batch if isinstance(batch, int) else None,
         "version": onnxruntime.__version__,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from optkit.core import discover, machine
 from optkit.core.errors import InputError
+from optkit.core.foreign import cause, silence_openvino
 from optkit.core.types import Artifact, Format, Precision
 from optkit.runtimes.base import SessionOptions
 
@@ -27,10 +28,11 @@ def unavailable() -> str | None:
     return None if discover.installed("openvino") else "openvino is not installed: pip install 'optkit[cpu]'"
 
 
+@cache
 def _core() -> openvino.Core:
-    # Importing openvino reports the import to Google Analytics through openvino_telemetry. A None entry is
-    # Python's own way to say that a module cannot be had; openvino then falls back to its silent stub.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    """One for the process, never closed: a core takes over the thread's signal stack and, when closed, puts back the
+    one that it found. Closed before its successor, it leaves memory there that is gone, and the next signal kills."""
+    silence_openvino()
     import openvino
 
     return openvino.Core()
@@ -59,8 +61,7 @@ class OpenVinoSession:
 
 
 def _refused(path: str, error: Exception, hint: str) -> InputError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # the cause comes last
-    return InputError(f"OpenVINO refuses {path!r}.", why=(lines or [""])[-1][:300], hint=hint)
+    return InputError(f"OpenVINO refuses {path!r}.", why=cause(error), hint=hint)
 
 
 def _executed(compiled: openvino.CompiledModel) -> dict[str, int]:

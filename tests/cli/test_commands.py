@@ -312,6 +312,24 @@ def test_the_installed_command_starts() -> None:
     assert done.stdout.startswith("optkit ")
 
 
+def test_paragraphs_of_help_have_no_line_breaks_of_their_own() -> None:
+    assert any("Exit codes: 0 done; " in line and "130 interrupted." in line for line in _lines("--help"))
+    assert any(
+        "Nothing is executed" in line and "finds an error." in line for line in _lines("lint", "--help")
+    )
+    examples = [
+        line.strip() for line in _lines("quantize", "--help") if line.strip().startswith("optkit quan")
+    ]
+    assert len(examples) == 5, "each on a line of its own"
+
+
+def _lines(*arguments: str) -> list[str]:
+    """What a terminal wider than every paragraph shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "2000")
+        return optkit(*arguments).out.splitlines()
+
+
 def test_no_arguments_show_the_help() -> None:
     done = optkit()
     assert done.code == 2

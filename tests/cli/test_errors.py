@@ -357,7 +357,7 @@ def test_interrupted_training_goes_on(here: Path, monkeypatch: pytest.MonkeyPatc
         save(self, name, state)
         saved.append(name)
         if len(saved) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # in this thread, and at once
 
     states = []
     for name in ("whole", "cut"):

@@ -238,3 +238,49 @@ def test_constant_images_work_and_are_warned_of(here: Path) -> None:
     assert any("CONSTANT IMAGES: 15 of 15" in text for text in done.json["warnings"])
     measured = optkit("evaluate", "runs/quantize", "--data", "grey", "--json")
     assert measured.code == 0, measured.err
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8"])
+def test_what_floating_point_says_fits_the_report(here: Path, precision: str) -> None:
+    small_classifier(here / "m.onnx")
+    command = ["quantize", "m.onnx", "--data", "synthetic", *LOAD, "--calibration-images", "16"]
+    command += ["--target", "tensorrt", "--precision", precision]
+    done = optkit(*command, "--json")
+    assert done.code == 0, done.err
+    assert done.json["precision"] == precision
+    assert sum(done.json["quantized"].values()) > 0
+    assert [done.json[name] for name in ("ladder", "budget", "speed")] == [None] * 3
+    is_typed = precision != "fp8"
+    for name in ("largest_activation", "largest_sum", "limit", "validation", "validated_by"):
+        assert (done.json[name] is not None) is is_typed
+    plain = optkit(*command)
+    assert plain.code == 0, plain.err
+    assert f"operators in {precision.upper()}" in plain.out
+    assert ("largest activation" in plain.out) is is_typed
+    assert ("Simulated by emulation" in plain.out) is is_typed
+    report = optkit("report", "runs", "--json")
+    assert report.code == 0, report.err
+    (found,) = report.json["quantized"]
+    assert found["converted"] == done.json["quantized"]
+    assert [one["node"] for one in found["left"]] == [one["node"] for one in done.json["float"]]
+    assert f"operators in {precision.upper()}" in Path("runs/report.md").read_text()
+
+
+def test_a_ladder_is_told_to_people_and_programs(here: Path) -> None:
+    small_classifier(here / "m.onnx")
+    write_photos(here / "photos")
+    command = ["quantize", "m.onnx", "--data", "photos", *LOAD, "--min-sqnr", "5", "--rungs", "ranges"]
+    done = optkit(*command, "--json")
+    assert done.code == 0, done.err
+    assert done.json["ladder"][0]["rung"] == "calibration"
+    assert done.json["budget"]["min_sqnr"] == 5
+    assert done.json["validation"]["sqnr_db"] > 5
+    assert done.json["sensitivity"][0].keys() == {"node", "op", "sqnr_db"}
+    assert done.json["speed"]["runtime"] == "onnxruntime"
+    plain = optkit(*command)
+    assert plain.code == 0, plain.err
+    assert "the budget holds." in plain.out
+    assert "speed: in onnxruntime with" in plain.out
+    report = optkit("report", "runs", "--json")
+    assert report.code == 0, report.err
+    assert report.json["quantized"][0]["speed"] == done.json["speed"]

@@ -14,7 +14,7 @@ from optkit.core.errors import InputError
 from optkit.core.progress import SilentReporter
 from optkit.data import calibration as module
 from optkit.data.base import Dataset, Listing
-from optkit.data.calibration import CalibrationSet, choose_calibration, choose_holdout, read_calibration
+from optkit.data.calibration import CalibrationSet, choose_calibration, read_calibration
 from optkit.data.config import DataConfig
 from optkit.data.load import load_data
 from tests.data.photos import jpeg, write_folder
@@ -229,21 +229,6 @@ def test_a_broken_record_is_refused(folder: Path, tmp_path: Path, text: str) -> 
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match="names no calibration images"):
         read_calibration(path, opened(folder), SilentReporter())
-
-
-def test_a_holdout_shares_no_image(folder: Path) -> None:
-    data, found = opened(folder), chosen(folder)[0]
-    holdout = choose_holdout(data, found.images, 8, 0)
-    assert Counter(holdout.labels.tolist()) == {0: 4, 1: 4}
-    assert set(holdout.ids).isdisjoint(found.images.ids)
-    assert set(holdout.ids) <= set(data.train.ids)
-    assert choose_holdout(data, found.images, 8, 1).ids != holdout.ids
-    assert len(choose_holdout(data, found.images, 100, 0)) == 14
-
-
-def test_no_holdout_is_left_when_every_image_is_used(folder: Path) -> None:
-    data = opened(folder)
-    assert len(choose_holdout(data, data.train, 8, 0)) == 0
 
 
 def test_a_set_without_validation_images_is_calibrated_with(tmp_path: Path) -> None:

@@ -191,3 +191,22 @@ def test_training_learns_on_a_gpu(precision: str, tmp_path: Path) -> None:
     assert made.manifest.metrics["top1"] > 0.5, "four classes: chance is 0.25"
     losses = [row["loss"] for row in made.manifest.history if row["phase"] == "blocks"]
     assert losses[-1] < losses[0]
+
+
+@needs_cuda
+def test_quantisation_aware_training_runs_on_the_gpu_and_its_file_on_the_cpu(tmp_path: Path) -> None:
+    onnx.save(residual_network(), tmp_path / Format.ONNX.filename)
+    folder = tmp_path / "int8"
+    folder.mkdir()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    config = QuantizeConfig(data="synthetic", calibration_images=64, rungs=("qat",), check_images=16)
+    source = artifact(tmp_path, Format.ONNX, 16)
+    output = quantize(config, {"model": {"m": source}}, Context(folder, SilentReporter()))
+    assert torch.cuda.max_memory_allocated() > before, "nothing was computed on the GPU"
+    start, trained = output.details["quantization"]["ladder"]
+    assert "steps on" in trained["note"]
+    assert trained["sqnr_db"] > start["sqnr_db"] - 1, "a low learning rate spoils nothing"
+    pixels = textured_images(16)
+    expected, found = (on_cpu(one / Format.ONNX.filename, pixels) for one in (tmp_path, folder))
+    assert compare_logits(expected, found).sqnr_db > 15

@@ -43,6 +43,18 @@ def test_kernel_shape_is_found_behind_quantised_weights(make_onnx: Callable[...,
     onnx.checker.check_model(model)
 
 
+def test_kernel_shape_is_found_behind_constant_nodes(make_onnx: Callable[..., onnx.ModelProto]) -> None:
+    model = make_onnx()
+    node = _without_kernel_shape(model)
+    (kernel,) = [tensor for tensor in model.graph.initializer if tensor.name == "kernel"]
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["kernel"], value=kernel))
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["text"], value_string="a"))
+    model.graph.initializer.remove(kernel)
+    node = next(n for n in model.graph.node if n.op_type == "Conv")
+    assert write_kernel_shapes(model) == 1
+    assert _kernel_shape(node) == [3, 3]
+
+
 def test_notes_go_and_the_graph_stays(make_onnx: Callable[..., onnx.ModelProto]) -> None:
     model = make_onnx()
     plain = model.SerializeToString()
@@ -58,3 +70,5 @@ def test_opset_is_the_standard_one(make_onnx: Callable[..., onnx.ModelProto]) ->
     model = make_onnx()
     model.opset_import.add(domain="com.microsoft", version=77)
     assert opset(model) == 20
+    del model.opset_import[:]
+    assert opset(model) == 0

@@ -10,7 +10,7 @@ from optkit.graph.qdq import QdqPlan, channel_scales, insert_qdq
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
 from optkit.graph.torch_module import OPERATORS, GraphModule, Unsupported
-from optkit.stages.quantize.observe import open_session
+from optkit.stages.quantize.execute import open_session
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
 from tests.small_networks import gated_network, residual_network, textured_images
@@ -51,8 +51,7 @@ def test_rounds_as_the_file_does(network, placement) -> None:
     module = GraphModule(model, plan, plan.scales(ranges), grids)
     with torch.no_grad():
         simulated = module(torch.from_numpy(IMAGES)).numpy()
-        module.quantized = False
-        exact = module(torch.from_numpy(IMAGES)).numpy()
+        exact = GraphModule(model)(torch.from_numpy(IMAGES)).numpy()
     file = answer(insert_qdq(model, plan, ranges), IMAGES)
     assert np.abs(simulated - file).mean() < 0.1 * np.abs(exact - file).mean()
 
@@ -89,6 +88,41 @@ def test_an_unknown_operator_is_named() -> None:
     model.graph.node[-1].op_type = "Einsum"
     with pytest.raises(Unsupported, match="Einsum"):
         GraphModule(model)
+
+
+def one_node(op: str, x: tuple[int, ...], others: list, **attributes) -> onnx.ModelProto:
+    names = [f"c{index}" for index in range(len(others))]
+    node = helper.make_node(op, ["x", *names], ["y"], "node", **attributes)
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in zip(names, others, strict=True)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [
+        (
+            one_node("Conv", (1, 4, 6, 6), [np.ones((4, 4, 3, 3), np.float32)], auto_pad="SAME_UPPER"),
+            "auto_pad",
+        ),
+        (one_node("MaxPool", (1, 4, 6, 6), [], kernel_shape=[3, 3], auto_pad="SAME_LOWER"), "auto_pad"),
+        (one_node("Reshape", (2, 4), [np.array([2, 4])]), "batch size"),
+    ],
+)
+def test_what_would_be_computed_otherwise_is_refused(model: onnx.ModelProto, what: str) -> None:
+    with pytest.raises(Unsupported, match=what):
+        GraphModule(model)
+
+
+def test_the_most_that_is_alive_is_the_residual_branch() -> None:
+    """The image's 16 · 16 pixels: the shortcut of 16 channels, the layer's result, and that of the one before."""
+    module = GraphModule(prepare(residual_network()))
+    assert module.peak_values(torch.zeros(1, 3, 16, 16)) == 3 * 16 * 16 * 16
 
 
 # Operator, shape of x, further inputs, attributes.
@@ -131,21 +165,15 @@ CASES = [
     ("Concat", X, [np.ones(X, np.float32)], {"axis": 1}),
     ("Pad", X, [np.array([0, 0, 1, 2, 0, 0, 3, 4]), np.float32(7)], {}),
     ("Pad", X, [np.array([0, 0, 1, 2, 0, 0, 3, 4])], {"mode": "reflect"}),
+    ("Pad", X, [np.array([0, 0, 1, 2, 0, 0, 3, 4])], {"mode": "edge"}),
+    ("Pad", X, [np.array([0, 0, 1, 2, 0, 0, 3, 4])], {"mode": "wrap"}),
+    ("Conv", X, [np.ones((4, 4, 3, 3), np.float32)], {"auto_pad": "VALID"}),
 ]
 
 
 @pytest.mark.parametrize(("op", "shape", "others", "attributes"), CASES)
 def test_every_operator_is_that_of_onnxruntime(op: str, shape, others, attributes) -> None:
-    names = [f"c{index}" for index in range(len(others))]
-    node = helper.make_node(op, ["x", *names], ["y"], "node", **attributes)
-    graph = helper.make_graph(
-        [node],
-        "one",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in zip(names, others, strict=True)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    model = one_node(op, shape, others, **attributes)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     with torch.no_grad():
         found = GraphModule(model)(torch.from_numpy(x)).numpy()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from optkit.measure.statistics import ENOUGH, bootstrap, paired_difference, percentiles, wilson
+from optkit.measure.statistics import ENOUGH, bootstrap, paired_difference, paired_gain, percentiles, wilson
 
 
 def test_percentiles_are_values_that_occurred():
@@ -36,6 +36,26 @@ def test_wilson_interval():
     assert wilson(0, 20)[0] == 0.0
     assert wilson(20, 20)[1] == pytest.approx(1.0)
     assert 0.8 < wilson(20, 20)[0] < 0.9
+
+
+def test_a_paired_gain_sees_through_what_the_things_differ_in():
+    rng = np.random.default_rng(0)
+    before = rng.normal(20, 10, 30)
+    mean, low, high = paired_gain(before, before + 0.5 + rng.normal(0, 0.1, 30))
+    assert 0 < low < mean < high < 1
+
+
+def test_the_interval_of_a_paired_gain_covers_the_truth():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        _, low, high = paired_gain(np.zeros(8), rng.normal(1, 2, 8))
+        covered += low <= 1 <= high
+    assert 930 <= covered <= 970
+
+
+def test_one_pair_says_nothing_about_chance():
+    assert paired_gain(np.array([1.0]), np.array([3.0])) == (2.0, -math.inf, math.inf)
 
 
 def test_paired_difference_counts_what_changed():

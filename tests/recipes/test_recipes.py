@@ -19,7 +19,7 @@ from tests.conftest import small_classifier
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 QUICKSTART = next(path for path in RECIPES if path.stem == "quickstart")
-# The least training with which it keeps its promises: `make demo` trains for longer, on the same way.
+# A shorter training that still keeps its promises: `make demo` trains for longer, on the same way.
 SHORTER = ("teacher.train.epochs=2", "student.train.epochs=3", "pruned.train.epochs=2", "bench.seconds=0.3")
 RUN = ("run", str(QUICKSTART), *(word for setting in SHORTER for word in ("--set", setting)))
 

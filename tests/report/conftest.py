@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from optkit.core.types import Format, Precision
+from optkit.report.schema import Report
 
 from .run_folder import (
     CLASSES,
@@ -18,8 +19,10 @@ from .run_folder import (
     data_card,
     evaluation,
     history,
+    ladder,
     latency,
     photo,
+    quantised,
 )
 
 
@@ -226,3 +229,9 @@ def tutorial(tmp_path: Path) -> RunFolder:
         files={f"maps/{index:02d}.png": photo("PNG", hue=30 * index, width=220) for index in range(6)},
     )
     return run
+
+
+@pytest.fixture
+def climbed(empty_run: RunFolder) -> Report:
+    """The report of a model that climbed the recovery ladder."""
+    return quantised(empty_run, {"quantization": ladder()})

@@ -11,7 +11,9 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from optkit.core.store import Store, copy_artifact
-from optkit.core.types import Format, Manifest, Measurement, ModelSpec, Preprocess
+from optkit.core.types import Format, Manifest, Measurement, ModelSpec, Precision, Preprocess
+from optkit.report.collect import collect
+from optkit.report.schema import Report
 
 CLASSES = ("cat", "dog", "<script>alert(1)</script>")
 NO_GPU = "no CUDA device: an engine runs on the GPU it was built for"
@@ -215,14 +217,20 @@ def data_card(names: Sequence[str]) -> dict[str, Any]:
 def ladder() -> dict[str, Any]:
     """`details` of a `quantize` step that climbed the ladder; the figures are made up."""
     rungs = [
-        ("calibration", True, 19.8, 0.971, 0.4, 14.2, "mse for 61 tensors, minmax for 33"),
-        ("equalisation", False, 17.1, 0.952, None, 6.0, "no pair of layers without a SiLU between them"),
-        ("bias correction", True, 21.2, 0.978, 0.3, 9.1, ""),
-        ("rounding", True, 24.3, 0.988, 0.1, 96.5, "<b>AdaRound</b>: 49 layers, then 16 blocks"),
-        ("mixed precision", False, 24.4, 0.988, None, 21.0, "0.1 dB is not worth 8 % of the latency"),
-        ("QAT", True, 25.0, 0.99, -0.05, 210.0, "2 epochs"),
+        ("calibration", 19.8, 0.971, 14.2, "mse for 61 tensors, minmax for 33", _checked(19.1, 0.966, 0.4)),
+        ("equalisation", 17.1, 0.952, 6.0, "no pair of layers without a SiLU between them", None),
+        ("bias correction", 21.2, 0.978, 9.1, "", _checked(20.6, 0.974, 0.3)),
+        (
+            "rounding",
+            24.3,
+            0.988,
+            96.5,
+            "<b>AdaRound</b>: 49 layers, then 16 blocks",
+            _checked(23.6, 0.984, 0.1),
+        ),
+        ("mixed precision", 24.4, 0.988, 21.0, "0.1 dB is not worth 8 % of the latency", None),
+        ("QAT", 25.0, 0.99, 210.0, "2 epochs", _checked(24.6, 0.989, -0.05)),
     ]
-    fields = ("rung", "kept", "sqnr_db", "agreement", "drop", "seconds", "note")
     nodes = [
         f"/blocks/blocks.{index // 4}/blocks.{index // 4}.{index % 4}/conv_pw/Conv" for index in range(38)
     ]
@@ -239,6 +247,67 @@ def ladder() -> dict[str, Any]:
         "sensitivity": [
             {"node": node, "op": "Conv", "sqnr_db": 24.0 + 0.6 * index} for index, node in enumerate(nodes)
         ],
-        "ladder": [dict(zip(fields, rung, strict=True)) for rung in rungs],
+        "ladder": [
+            {
+                "rung": rung,
+                "kept": checked is not None,
+                "sqnr_db": sqnr_db,
+                "agreement": agreement,
+                "drop": checked and checked["drop"],
+                "validation": checked,
+                "seconds": seconds,
+                "note": note,
+            }
+            for rung, sqnr_db, agreement, seconds, note, checked in rungs
+        ],
+        "validation": rungs[-1][-1],
+        "speed": {
+            "runtime": "onnxruntime",
+            "fp32_ms": 6.6,
+            "int8_ms": 4.1,
+            "ratio": 0.62,
+            "interval": [0.58, 0.66],
+            "threads": 2,
+            "verdict": "faster",
+        },
         "budget": {"max_drop": 0.5, "min_agreement": None, "min_sqnr": 24.0, "held": True},
     }
+
+
+def _checked(sqnr_db: float, agreement: float, drop: float) -> dict[str, Any]:
+    interval = [round(drop - 0.8, 2), round(drop + 0.8, 2)]
+    return {"sqnr_db": sqnr_db, "agreement": agreement, "drop": drop, "drop_interval": interval}
+
+
+def sixteen_bit() -> dict[str, Any]:
+    """`details` of a `quantize` step to FP16; the figures are made up."""
+    kept = [("/head/Mul", "Mul", "its activation 'y' reaches 8.12e+04; above 8188 it may overflow")]
+    kept += [(f"/norm/{index}", "LpPool", "it sums squares, which overflow first") for index in range(2)]
+    return {
+        "target": "tensorrt",
+        "precision": "fp16",
+        "quantized": {"Conv": 47, "Mul": 9},
+        "float": [dict(zip(("node", "op", "reason"), one, strict=True)) for one in kept],
+        "validation": _checked(62.0, 1.0, 0.0),
+        "validated_by": "emulation: every result rounded to FP16",
+        "limit": 8188.0,
+        "largest_activation": {"tensor": "/head/<b>y</b>", "value": 81234.5},
+        "largest_sum": {"node": "/head/Gemm", "value": 90123.0},
+        "images": 300,
+    }
+
+
+def quantised(run: RunFolder, details: dict[str, Any], precision: Precision = Precision.INT8) -> Report:
+    """The report of an ONNX file and of a quantised one with these details."""
+    onnx = run.add("onnx", "export", Format.ONNX, size=1)
+    run.add(
+        "int8",
+        "quantize",
+        Format.ONNX,
+        size=1,
+        precision=precision,
+        inputs={"model": [onnx]},
+        metrics={"params": 7},
+        details=details,
+    )
+    return collect(run.path)

@@ -1,46 +1,25 @@
-"""The recovery ladder, sensitive operators and reasons for floating point: read, drawn and written."""
+"""The recovery ladder, sensitive operators and reasons for FP32: read, drawn and written."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-import plotly.graph_objects as go
 import pytest
 
 from optkit.core.errors import InputError
-from optkit.core.types import Format, Precision
-from optkit.report.collect import collect
+from optkit.core.types import Precision
 from optkit.report.ladder import ladder_plots
-from optkit.report.plots import COLOURS, Plot
+from optkit.report.plots import Plot
 from optkit.report.quantisation import MAX_BARS, operator_bars, reasons
+from optkit.report.quantisation_schema import Operator, Quantized
 from optkit.report.render import to_html, to_json, to_markdown
-from optkit.report.schema import Operator, Quantized, Report
+from optkit.report.schema import Report
 
-from .run_folder import RunFolder, ladder
+from .run_folder import RunFolder, ladder, quantised, sixteen_bit
 from .test_render import Page
 
-HEADINGS = ("Recovery ladder", "Most sensitive operators", "integer operators", "left in floating point")
-
-
-def _report(run: RunFolder, details: dict[str, Any], precision: Precision = Precision.INT8) -> Report:
-    onnx = run.add("onnx", "export", Format.ONNX, size=1)
-    run.add(
-        "int8",
-        "quantize",
-        Format.ONNX,
-        size=1,
-        precision=precision,
-        inputs={"model": [onnx]},
-        metrics={"params": 7},
-        details=details,
-    )
-    return collect(run.path)
-
-
-@pytest.fixture
-def climbed(empty_run: RunFolder) -> Report:
-    return _report(empty_run, {"quantization": ladder()})
+HEADINGS = ("Recovery ladder", "Most sensitive operators", "operators in INT8", "left in FP32")
 
 
 def _plot(report: Report) -> Plot:
@@ -59,87 +38,26 @@ def test_each_rung_starts_from_the_last_one_kept(climbed: Report) -> None:
 
 
 def test_entries_count_beside_the_group_too(empty_run: RunFolder, climbed: Report) -> None:
-    beside = _report(empty_run, ladder())
+    beside = quantised(empty_run, ladder())
     assert _found(beside) == _found(climbed)
-
-
-def test_the_sentence_holds_measured_figures_only(climbed: Report, empty_run: RunFolder) -> None:
-    assert _found(climbed).sentence == (
-        "INT8 of onnx: 25.0 dB after 4 of 6 rungs; rounding bought most, 3.1 dB; the budget holds."
-    )
-    details = ladder()
-    alone = details | {"ladder": details["ladder"][:1], "budget": None}
-    assert _found(_report(empty_run, alone)).sentence == "INT8 of onnx: 19.8 dB."
-    failed = {"ladder": [{"rung": "calibration", "kept": True, "sqnr_db": None}]}
-    assert _found(_report(empty_run, failed)).sentence == ""
 
 
 def test_a_budget_that_was_missed_is_said(empty_run: RunFolder) -> None:
     details = ladder()
     details["budget"] = {"max_drop": None, "min_agreement": 0.995, "min_sqnr": None, "held": False}
-    report = _report(empty_run, details)
+    report = quantised(empty_run, details)
     assert _found(report).sentence.endswith("the budget does not hold.")
     words = " ".join(Page(to_html(report)).text.split())
-    assert "Asked for: at least 99.5 % agreement: not held." in words
+    assert "Asked for on validation images: at least 99.5 % agreement: not held." in words
     layout = _plot(report).figure["layout"]
     assert layout["shapes"] == [], "no line: the plot shows decibels, the budget is a share"
     assert not [note for note in layout["annotations"] if "asked for" in note["text"]]
 
 
-def test_the_waterfall_steps_where_a_rung_was_kept(climbed: Report) -> None:
-    plot = _plot(climbed)
-    figure = go.Figure(plot.figure)  # raises on anything plotly does not know
-    level, kept, kept_marks, discarded, discarded_marks = figure.data
-    assert list(kept.y) == [0, 2, 3, 5]
-    assert list(kept.base) == [19.8, 19.8, 21.2, 24.3]
-    assert list(kept.x) == pytest.approx([0.0, 1.4, 3.1, 0.7])
-    assert list(kept_marks.x) == [19.8, 21.2, 24.3, 25.0]
-    assert kept.marker.color == COLOURS["int8"]
-    assert list(discarded.y) == [1, 4]
-    assert list(discarded.base) == [19.8, 24.3]
-    assert list(discarded_marks.x) == [17.1, 24.4]
-    assert discarded.marker.color == "rgba(0,0,0,0)"
-    assert discarded_marks.marker.symbol == "circle-open"
-    assert list(level.x)[:4] == [19.8, 19.8, None, 21.2]
-    assert list(level.y)[:3] == [0, 2, None], "down to the next kept rung, past the discarded one"
-    assert [shape.x0 for shape in figure.layout.shapes] == [24.0]
-    notes = [note.text for note in figure.layout.annotations]
-    assert notes[:6] == ["<b>19.8</b>", "17.1", "<b>21.2</b>", "<b>24.3</b>", "24.4", "<b>25.0</b>"]
-    assert notes[6:] == ["asked for: 24.0 dB"]
-    low, high = figure.layout.xaxis.range
-    assert low < 17.1
-    assert high > 25.0
-    assert "equalisation: 17.1 dB (−2.7 dB), discarded; bias correction: 21.2 dB (+1.4 dB), kept" in plot.alt
-
-
-def test_hovering_tells_what_the_table_tells(climbed: Report) -> None:
-    marks = _plot(climbed).figure["data"][2]
-    words = marks["customdata"][2][0]
-    expected = ("<b>rounding</b>", "24.3 dB (+3.1 dB), kept", "98.8 %", "−0.10 points", "1 min 36 s")
-    assert all(part in words for part in expected)
-    assert "&lt;b&gt;AdaRound&lt;/b&gt;" in words
-
-
-def test_a_rung_that_was_not_measured_has_no_mark(empty_run: RunFolder) -> None:
-    details = ladder()
-    details["ladder"][1]["sqnr_db"] = None
-    report = _report(empty_run, details)
-    figure = _plot(report).figure
-    assert figure["data"][4]["y"] == [4]
-    assert figure["layout"]["annotations"][1]["text"] == "–"
-    assert "equalisation: not measured, discarded" in _plot(report).alt
-
-
-def test_one_rung_is_a_table_without_a_plot(empty_run: RunFolder) -> None:
-    report = _report(empty_run, {"ladder": ladder()["ladder"][:1]})
-    assert ladder_plots(report) == {}
-    assert "14.2 s" in Page(to_html(report)).text
-
-
 def test_the_worst_operators_are_bars(climbed: Report, empty_run: RunFolder) -> None:
     bars = operator_bars(_found(climbed))
     assert len(bars) == MAX_BARS == 25
-    assert [bar.is_integer for bar in bars[:3]] == [False, False, True]
+    assert [bar.is_converted for bar in bars[:3]] == [False, False, True]
     assert bars[0].share == 1.0
     assert bars[5].share == pytest.approx(10**-0.3), "3 dB less harm is half the noise"
     assert "13 more are in report.json" in Page(to_html(climbed)).text
@@ -148,7 +66,7 @@ def test_the_worst_operators_are_bars(climbed: Report, empty_run: RunFolder) -> 
         {"node": "b", "sqnr_db": 9.0},
         {"node": "c", "sqnr_db": -4000.0},
     ]
-    report = _report(empty_run, {"sensitivity": values})
+    report = quantised(empty_run, {"sensitivity": values})
     assert [operator.node for operator in _found(report).sensitivity] == ["c", "b", "a"]
     assert [bar.operator.node for bar in operator_bars(_found(report))] == ["c", "b"]
 
@@ -168,9 +86,9 @@ def test_the_page_shows_all_of_it(climbed: Report) -> None:
     words = " ".join(page.text.split())
     for expected in (*HEADINGS, "57 of 75", "47 Conv, 9 Add", "16 Sigmoid", "24.3 dB+3.1 dB"):
         assert expected in words, expected
-    assert "Asked for: at most 0.5 points of top-1 lost, at least 24.0 dB: held" in words
-    assert html.count('<i class="integer" style=') == 23
-    assert html.count('<i class="floating" style=') == 2
+    assert "Asked for on validation images: at most 0.5 points of top-1 lost, at least 24.0 dB: held" in words
+    assert html.count('<i class="converted" style=') == 23
+    assert html.count('<i class="left" style=') == 2
     assert html.count('style="width:100.0%"') == 1
     figures = [part for part in page.all("div") if part.get("role") == "img"]
     assert [part["aria-label"] for part in figures] == [_plot(climbed).alt]
@@ -185,18 +103,8 @@ def test_names_from_outside_stay_text(climbed: Report) -> None:
     assert "\\<b\\>AdaRound\\</b\\>" in to_markdown(climbed)
 
 
-def test_a_rung_with_a_name_from_outside_is_short_and_escaped(empty_run: RunFolder) -> None:
-    details = ladder()
-    details["ladder"][1]["rung"] = "<i>no</i> " + 30 * "long "
-    plot = _plot(_report(empty_run, details))
-    name = plot.figure["layout"]["yaxis"]["ticktext"][1]
-    assert name.startswith("&lt;i&gt;no&lt;/i&gt;")
-    assert name.endswith("…")
-    assert "<i>" not in plot.figure["data"][3]["customdata"][0][0]
-
-
 def test_without_a_ladder_nothing_of_it_is_drawn(empty_run: RunFolder) -> None:
-    report = _report(empty_run, {"quantization": {"target": "tensorrt"}})
+    report = quantised(empty_run, {"quantization": {"target": "tensorrt"}})
     page = Page(to_html(report))
     assert not [heading for heading in HEADINGS if heading in page.text]
     assert "tensorrt" in page.text
@@ -204,25 +112,81 @@ def test_without_a_ladder_nothing_of_it_is_drawn(empty_run: RunFolder) -> None:
     assert json.loads(page.scripts[0][1]) == {}
 
 
-def test_operators_that_sixteen_bits_cannot_hold(empty_run: RunFolder) -> None:
-    kept = [{"node": "/head/Mul", "op": "Mul", "reason": "reaches 81234"}]
-    details = {"sixteen_bit": {"kept_fp32": kept, "largest_activation": 81234.5}}
-    report = _report(empty_run, details, Precision.FP16)
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_sixteen_bits_are_not_called_integers(empty_run: RunFolder, precision: Precision) -> None:
+    report = quantised(empty_run, {"quantization": sixteen_bit() | {"precision": precision}}, precision)
+    found = _found(report)
+    assert (found.converted, len(found.left)) == ({"Conv": 47, "Mul": 9}, 3)
+    assert found.facts == {"params": 7, "target": "tensorrt", "images": 300}, "what has a place is no fact"
+    name = precision.upper()
     words = " ".join(Page(to_html(report)).text.split())
-    for expected in ("FP16 of onnx", "kept in FP32", "reaches 81234", "/head/Mul", "largest activation"):
-        assert expected in words
-    assert "integer operators" not in words
-    assert _found(report).largest_activation == 81234.5
+    for expected in (
+        f"56 of 59 operators in {name} (94.9 %)",
+        "left in FP32",
+        "it sums squares, which overflow first2 LpPool",
+        "largest activation81 234 (/head/<b>y</b>)",
+        "largest sum90 123 (/head/Gemm)",
+        f"highest allowed in {name}8 188",
+    ):
+        assert expected in words, expected
+    assert f"56 of 59 operators in {name}" in to_markdown(report)
+    assert "integer" not in words.lower()
+    for shown in (words, to_markdown(report)):
+        assert f"{name} of onnx (simulated): on validation images 62.0 dB, 100.0 % agreement" in shown
+        assert "Simulated by emulation: every result rounded to FP16." in shown
+
+
+def test_a_model_without_sums_has_no_largest_one(empty_run: RunFolder) -> None:
+    report = quantised(empty_run, sixteen_bit() | {"largest_sum": None}, Precision.FP16)
+    words = Page(to_html(report)).text
+    assert "largest activation" in words
+    assert "largest sum" not in words
+
+
+@pytest.mark.parametrize(
+    ("target", "simulated"), [("onnxruntime", False), ("openvino", True), ("tensorrt", True)]
+)
+def test_figures_of_files_for_other_runtimes_are_called_simulated(
+    empty_run: RunFolder, target: str, simulated: bool
+) -> None:
+    report = quantised(empty_run, ladder() | {"target": target})
+    for words in (_found(report).sentence, Page(to_html(report)).text, to_markdown(report)):
+        assert ("simulated" in words) is simulated
+    for words in (Page(to_html(report)).text, to_markdown(report)):
+        assert ("ONNX Runtime computed SQNR" in words) is simulated
+
+
+def test_the_speed_is_shown(climbed: Report, empty_run: RunFolder) -> None:
+    expected = "Speed: in onnxruntime with 2 threads INT8 is faster than FP32: 4.10 ms against 6.60 ms"
+    assert expected in " ".join(Page(to_html(climbed)).text.split())
+    assert expected in to_markdown(climbed)
+    engine = quantised(empty_run, ladder() | {"speed": None})
+    assert "Speed:" not in Page(to_html(engine)).text
+    assert "Speed:" not in to_markdown(engine)
+
+
+def test_facts_that_say_nothing_are_left_out(empty_run: RunFolder) -> None:
+    details = {"target": "tensorrt", "calibrator": "minmax", "sqnr_db_of_calibrators": {}}
+    assert _found(quantised(empty_run, details, Precision.FP8)).facts == {
+        "params": 7,
+        "target": "tensorrt",
+        "calibrator": "minmax",
+    }
 
 
 def test_markdown_has_the_ladder(climbed: Report) -> None:
     lines = to_markdown(climbed).splitlines()
-    start = lines.index("| Rung | Kept | SQNR | Agreement | Top-1, points | Time | Note |")
-    assert lines[start - 2].startswith("**int8**: INT8 of onnx: 25.0 dB")
-    assert lines[start + 3] == (
-        "| equalisation | no | 17.1 dB | 95.2 % | – | 6.0 s | no pair of layers without a SiLU between them |"
+    start = lines.index(
+        "| Rung | Kept | SQNR, held-out | Agreement, held-out | SQNR, validation | Agreement, validation "
+        "| Top-1, points | Time | Note |"
     )
-    assert all(line.count("|") == 8 for line in lines[start : start + 8])
+    assert lines[start - 2].startswith("**int8**: INT8 of onnx: 25.0 dB on held-out images")
+    assert lines[start + 3] == (
+        "| equalisation | no | 17.1 dB | 95.2 % | – | – | – | 6.0 s "
+        "| no pair of layers without a SiLU between them |"
+    )
+    assert "| bias correction | yes | 21.2 dB | 97.8 % | 20.6 dB | 97.4 % | −0.30 | 9.1 s | – |" in lines
+    assert all(line.count("|") == 10 for line in lines[start : start + 8])
 
 
 def test_json_has_the_ladder(climbed: Report) -> None:
@@ -230,13 +194,20 @@ def test_json_has_the_ladder(climbed: Report) -> None:
     assert [rung["before_db"] for rung in found["ladder"]] == [None, 19.8, 19.8, 21.2, 24.3, 24.3]
     assert len(found["sensitivity"]) == 38
     assert found["budget"]["held"] is True
+    assert found["validation"]["sqnr_db"] == 24.6
+    assert found["speed"]["verdict"] == "faster"
     assert Report.model_validate_json(to_json(climbed)) == climbed
 
 
 @pytest.mark.parametrize(
     "details",
-    [{"ladder": 3}, {"sensitivity": [{"op": "Conv"}]}, {"ladder": [{"rung": "x", "sqnr_db": "inf"}]}],
+    [
+        {"ladder": 3},
+        {"sensitivity": [{"op": "Conv"}]},
+        {"ladder": [{"rung": "x", "sqnr_db": "inf"}]},
+        {"largest_activation": 81234.5},
+    ],
 )
 def test_details_of_another_version_are_an_error(empty_run: RunFolder, details: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="int8"):
-        _report(empty_run, details)
+        quantised(empty_run, details)

@@ -7,7 +7,6 @@ import pytest
 from optkit.core.types import Format
 from optkit.report import text
 from optkit.report.collect import collect
-from optkit.report.schema import QuantizeBudget
 
 from .run_folder import RunFolder, bench_row, latency
 
@@ -28,11 +27,6 @@ def test_numbers() -> None:
 def test_quantities_of_quantisation() -> None:
     assert [text.decibels(value) for value in (24.26, -3.0)] == ["24.3 dB", "−3.0 dB"]
     assert [text.decibel_change(value) for value in (3.1, -0.24)] == ["+3.1 dB", "−0.2 dB"]
-    assert [text.loss_in_points(drop) for drop in (0.25, -0.1, 0.001)] == ["−0.25", "+0.10", "±0.00"]
-    assert text.asked_for(QuantizeBudget(max_drop=0.5, min_agreement=0.985)) == (
-        "at most 0.5 points of top-1 lost, at least 98.5 % agreement"
-    )
-    assert text.asked_for(QuantizeBudget()) == ""
 
 
 def test_long_node_names_lose_their_middle() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from optkit.core.errors import MissingError, UsageError
+from optkit.core.errors import InputError, MissingError, UsageError
 from optkit.core.types import Artifact, Format, Manifest, ModelSpec, Precision, Preprocess
 from optkit.runtimes import null, onnxruntime, openvino, tensorrt
 from optkit.runtimes.base import SessionOptions, any_batch, describe, open_artifact
@@ -82,6 +84,30 @@ def test_openvino_runs_fp32_files_in_fp32(onnx_artifact):
     assert facts["precision"] == "fp32"
 
 
+@pytest.mark.skipif(platform.machine() not in onnxruntime.X86, reason="on x86 it has no FP16 kernels")
+def test_onnxruntime_says_that_it_runs_fp16_files_in_fp32(onnx_artifact):
+    facts = onnxruntime.open_session(onnx_artifact(precision=Precision.FP16), OPTIONS).facts
+    if facts["device"] != "cpu":
+        pytest.skip("a GPU computes in FP16")
+    assert facts["precision"] == "fp32"
+    assert (
+        onnxruntime.open_session(onnx_artifact(precision=Precision.INT8), OPTIONS).facts["precision"]
+        == "int8"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize(("providers", "has_hint"), [([], True), (["CUDAExecutionProvider"], False)])
+def test_what_a_cpu_lacks_is_hinted_at_where_the_cpu_is_all(onnx_artifact, monkeypatch, providers, has_hint):
+    offered = [*providers, "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: offered)
+    artifact = onnx_artifact(precision=Precision.BF16)
+    artifact.file.write_bytes(b"junk")
+    with pytest.raises(InputError, match="refuses") as caught:
+        onnxruntime.open_session(artifact, OPTIONS)
+    assert ("BF16" in caught.value.hint) == has_hint
+
+
 def test_openvino_does_not_load_its_telemetry():
     if reason := openvino.unavailable():
         pytest.skip(reason)
@@ -91,6 +117,27 @@ def test_openvino_does_not_load_its_telemetry():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="signals of POSIX")
+def test_a_signal_is_survived_after_openvino_sessions_were_closed_in_the_order_of_opening(onnx_artifact):
+    if reason := openvino.unavailable():
+        pytest.skip(reason)
+    code = f"""if True:
+        import os, signal
+        from pathlib import Path
+        from optkit.core.types import Artifact, Manifest
+        from optkit.runtimes import openvino
+        from optkit.runtimes.base import SessionOptions
+        manifest = Manifest.model_validate_json({onnx_artifact().manifest.model_dump_json()!r})
+        artifact = Artifact("k", Path({str(onnx_artifact().path)!r}), manifest)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        sessions = [openvino.open_session(artifact, SessionOptions(None, threads=1)) for _ in range(2)]
+        while sessions:
+            del sessions[0]
+        os.kill(os.getpid(), signal.SIGCHLD)
+    """
+    assert subprocess.run([sys.executable, "-X", "faulthandler", "-c", code], check=False).returncode == 0
 
 
 def test_asking_for_runtimes_imports_nothing_heavy():

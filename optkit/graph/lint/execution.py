@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from optkit.core import discover
 from optkit.core.errors import InputError
+from optkit.core.foreign import cause, silence_openvino
 from optkit.graph.lint.names import label
 from optkit.graph.refusals import refusals
+
+if TYPE_CHECKING:
+    import openvino
 
 CONVOLUTIONS = frozenset({"Conv", "FusedConv"})
 INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
@@ -95,26 +99,29 @@ def _optimise(model: onnx.ModelProto) -> onnx.ModelProto:
             )
         except refusals() as error:
             raise _refused("ONNX Runtime", error) from None
-        return onnx.load(path)
+        return onnx.load(path, format="protobuf")
 
 
 def _refused(runtime: str, error: Exception) -> InputError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]  # the cause comes last
     return InputError(
         f"{runtime} refuses the file.",
-        why=(lines or ["it does not say why"])[-1][:300],
+        why=cause(error),
         hint="It may be damaged, made for another target, or of a newer opset.",
     )
 
 
-def openvino_share(model: onnx.ModelProto) -> dict[str, Any]:
-    """The same for OpenVINO on this CPU, from the precisions of the compiled model."""
-    # Importing openvino reports the import to Google Analytics through openvino_telemetry; a None entry is
-    # Python's own way to say that a module cannot be had.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+@cache
+def _openvino_core() -> openvino.Core:
+    """One for the process, never closed: see `optkit.runtimes.openvino`."""
+    silence_openvino()
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def openvino_share(model: onnx.ModelProto) -> dict[str, Any]:
+    """The same for OpenVINO on this CPU, from the precisions of the compiled model."""
+    core = _openvino_core()
     # Left alone, OpenVINO runs float layers in bf16 where the CPU can.
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     try:

@@ -16,12 +16,17 @@ from optkit.graph.lint.execution import Execution, execution_of
 from optkit.graph.qdq_view import GraphView, attribute
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 LEAST_RANK = {"Conv": 3, "ConvTranspose": 3}
 CODECS = frozenset({"QuantizeLinear", "DequantizeLinear"})
-# Cut off part of the range that the operator before them makes, inside its kernel.
-CLIPPING = frozenset({"Relu", "Clip", "LeakyRelu"})
-
 STANDARD = ("", "ai.onnx")
+# Numbers that a Constant node may hold beside a tensor.
+NUMBERS = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class FileFacts:
 class Codec:
     """One QuantizeLinear or DequantizeLinear; `scale` and `zero` are None where they are computed.
 
-    `type` is the ONNX type of the integers, `origin` the tensor in floating point that they stand for.
+    `type` is the ONNX type of the codes, UNDEFINED where the file leaves it to be inferred; `origin` is the tensor
+    in floating point that they stand for.
     """
 
     node: onnx.NodeProto
@@ -53,16 +59,15 @@ class LintGraph:
     def __init__(self, model: onnx.ModelProto, target: str, facts: FileFacts) -> None:
         self.model, self.target, self.facts = model, target, facts
         self.view = GraphView(model)
-        self.tensors = dict(self.view.constants)
-        for node in self.view.nodes:
-            value = attribute(node, "value", None) if node.op_type == "Constant" else None
-            if isinstance(value, TensorProto):
-                self.tensors[node.output[0]] = value
+        self.without_values: set[str] = set()  # constants whose values are stored sparsely, or are text
+        self.tensors = self._constants()
         self._origins: dict[str, str] = {}
+        self._by_output: dict[str, Codec] = {}
         for node in self.view.nodes:  # in topological order
             if is_codec(node):
                 self._origins[node.output[0]] = self.origin(node.input[0])
-        self.codecs = [self._codec(node) for node in self.view.nodes if is_codec(node)]
+                self._by_output[node.output[0]] = self._codec(node)
+        self.codecs = list(self._by_output.values())
         self.plain = self._without_codecs()
 
     @cached_property
@@ -83,9 +88,10 @@ class LintGraph:
 
     def value(self, name: str) -> NDArray[Any] | None:
         """Value of a constant, None for anything computed or not a number."""
-        tensor = self.tensors.get(name)
-        value = None if tensor is None else numpy_helper.to_array(tensor)
-        return None if value is None or value.dtype.kind in "OSUc" else value
+        if name not in self.tensors or name in self.without_values:
+            return None
+        value = numpy_helper.to_array(self.tensors[name])
+        return None if value.dtype.kind in "OSUc" else value
 
     def origin(self, tensor: str) -> str:
         """The tensor that `tensor` stands for: what comes before all Q/DQ in front of it."""
@@ -100,10 +106,6 @@ class LintGraph:
         real = self.original(node)
         codec = self._by_output.get(real.input[index]) if index < len(real.input) else None
         return codec if codec and codec.node.op_type == "DequantizeLinear" else None
-
-    @cached_property
-    def _by_output(self) -> dict[str, Codec]:
-        return {codec.node.output[0]: codec for codec in self.codecs}
 
     def reads_codes(self, node: onnx.NodeProto) -> bool:
         """Whether any activation comes to `node` through Q/DQ."""
@@ -146,36 +148,69 @@ class LintGraph:
     def _codec(self, node: onnx.NodeProto) -> Codec:
         zero_name = node.input[2] if len(node.input) > 2 else ""
         source = node.input[0]
-        if zero_name in self.tensors:
-            kind = self.tensors[zero_name].data_type
-        elif node.op_type == "DequantizeLinear" and source in self.tensors:
-            kind = self.tensors[source].data_type
-        else:
-            kind = attribute(node, "output_dtype", 0) or TensorProto.UINT8
         axis = attribute(node, "axis", 1)
         return Codec(
             node=node,
             scale=self.value(node.input[1]),
             zero=self.value(zero_name) if zero_name else np.zeros((), np.int8),
-            type=kind,
+            type=self._type_of_codes(node, zero_name),
             axis=axis if isinstance(axis, int) else 1,
             origin=self.origin(source),
         )
 
+    def _type_of_codes(self, node: onnx.NodeProto, zero_name: str) -> int:
+        source = node.input[0]
+        if zero_name in self.tensors:
+            return self.tensors[zero_name].data_type
+        if node.op_type == "DequantizeLinear":  # its `output_dtype` is that of the floats
+            if source in self.tensors:
+                return self.tensors[source].data_type
+            return self._by_output[source].type if source in self._by_output else TensorProto.UNDEFINED
+        default = TensorProto.UNDEFINED if zero_name else TensorProto.UINT8
+        return attribute(node, "output_dtype", 0) or default
+
+    def _constants(self) -> dict[str, TensorProto]:
+        """Initializers and Constant nodes."""
+        found = dict(self.view.constants)
+        for sparse in self.model.graph.sparse_initializer:
+            found[sparse.values.name] = self._shape_alone(sparse.values.name, sparse)
+        for node in self.view.nodes:
+            if node.op_type != "Constant" or node.domain not in STANDARD:
+                continue
+            name = node.output[0]
+            for entry in node.attribute:  # one of them
+                if entry.name == "value":
+                    found[name] = entry.t
+                elif entry.name in NUMBERS:
+                    numbers = np.array(onnx.helper.get_attribute_value(entry), NUMBERS[entry.name])
+                    found[name] = numpy_helper.from_array(numbers)
+                else:
+                    found[name] = self._shape_alone(name, entry.sparse_tensor)
+        return found
+
+    def _shape_alone(self, name: str, sparse: onnx.SparseTensorProto) -> TensorProto:
+        self.without_values.add(name)
+        return TensorProto(dims=sparse.dims, data_type=sparse.values.data_type)
+
     def _without_codecs(self) -> GraphView:
-        """A view in which weights keep their shapes but not their values."""
+        """A view in which axes and shapes keep their values, and weights their shapes alone."""
         plain = onnx.ModelProto()
         plain.graph.input.extend(self.model.graph.input)
         plain.graph.output.extend(self.model.graph.output)
         for name, tensor in self.tensors.items():
-            plain.graph.initializer.add(name=name, dims=tensor.dims, data_type=TensorProto.FLOAT)
+            if tensor.data_type == TensorProto.INT64 and name not in self.without_values:  # axes and shapes
+                copy = plain.graph.initializer.add()
+                copy.CopyFrom(tensor)
+                copy.name = name
+            else:
+                plain.graph.initializer.add(name=name, dims=tensor.dims, data_type=TensorProto.FLOAT)
         for node in self.view.nodes:
             if not is_codec(node) and node.op_type != "Constant" and any(node.output):
-                copy = plain.graph.node.add()
-                copy.CopyFrom(node)
+                kept = plain.graph.node.add()
+                kept.CopyFrom(node)
                 if node.domain not in STANDARD:  # may have the name of a standard operator, and be another
-                    copy.op_type = f"{node.domain}.{node.op_type}"
-                copy.input[:] = [self.origin(name) for name in node.input]
+                    kept.op_type = f"{node.domain}.{node.op_type}"
+                kept.input[:] = [self.origin(name) for name in node.input]
         view = GraphView(plain)
         view.outputs |= {self.origin(name) for name in view.outputs}
         return view

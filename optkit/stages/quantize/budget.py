@@ -19,7 +19,7 @@ from optkit.measure.accuracy import map_classes
 from optkit.measure.parity import compare_logits
 from optkit.measure.statistics import paired_difference
 from optkit.stages.quantize.config import Config
-from optkit.stages.quantize.workbench import Pixels, run_model
+from optkit.stages.quantize.execute import Pixels, run_model
 
 BATCH = 16
 

@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 from optkit.core.errors import InputError
 from optkit.core.progress import Task
 from optkit.graph.onnx_file import ClassifierIO
-from optkit.stages.quantize.observe import open_session, pad, replace_outputs
+from optkit.stages.quantize.execute import open_session, pad
+from optkit.stages.quantize.observe import replace_outputs
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from optkit.core import discover
 from optkit.core.progress import Reporter
@@ -14,7 +12,7 @@ from optkit.graph.qdq_view import GraphView
 from optkit.measure.parity import compare_logits
 from optkit.stages.quantize.calibrators.base import Observed
 from optkit.stages.quantize.config import CALIBRATORS
-from optkit.stages.quantize.observe import open_session, pad
+from optkit.stages.quantize.execute import Pixels, run_model
 
 
 def find_ranges(
@@ -37,28 +35,17 @@ def choose_calibrator(
     io: ClassifierIO,
     planned: QdqPlan,
     observed: dict[str, Observed],
-    trial: list[NDArray[np.float32]],
+    trial: list[Pixels],
     reporter: Reporter,
 ) -> tuple[str, dict[str, float]]:
     """The calibrator whose logits on the `trial` batches are nearest to FP32's, and the SQNR in dB of each."""
     view = GraphView(model)
-    reference = _logits(model, io, trial)
+    reference = run_model(model, io, trial)
     scores: dict[str, float] = {}
     names = discover.names(CALIBRATORS)
     with reporter.track("choosing the calibrator", len(names)) as task:
         for name in names:
             quantized = insert_qdq(model, planned, find_ranges(name, view, planned, observed))
-            scores[name] = round(compare_logits(reference, _logits(quantized, io, trial)).sqnr_db, 2)
+            scores[name] = round(compare_logits(reference, run_model(quantized, io, trial)).sqnr_db, 2)
             task.advance(1, f"{name} {scores[name]:.1f} dB")
     return max(scores, key=lambda name: scores[name]), scores
-
-
-def _logits(
-    model: onnx.ModelProto, io: ClassifierIO, batches: list[NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    session = open_session(model)
-    answers = [
-        session.run([io.output_name], {io.input_name: pad(pixels, io.batch)})[0][: len(pixels)]
-        for pixels in batches
-    ]
-    return np.concatenate(answers)

@@ -1,4 +1,4 @@
-"""Options of `quantize`: an FP32 ONNX classifier → INT8."""
+"""Options of `quantize`: an FP32 ONNX classifier → INT8, FP8, FP16 or BF16."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Config(StageConfig):
     calibrator: str = Field(
         default=AUTO,
         description="How ranges are chosen (optkit list); auto: the one that keeps the logits nearest to FP32 "
-        "on an eighth of the calibration images, which no range was taken from.",
+        "on up to an eighth of the calibration images (48 at most), which no range is taken from.",
     )
     calibration_images: int = Field(
         default=300, gt=0, description="Number of calibration images, where none are given."
@@ -76,7 +76,7 @@ class Config(StageConfig):
     )
 
     def check(self) -> None:
-        """Target and calibrator exist, and ONNX Runtime is installed."""
+        """Names are known, options go together, and ONNX Runtime is installed."""
         super().check()
         for kind, package, name in (
             ("target", PLACEMENTS, self.target),
@@ -92,6 +92,19 @@ class Config(StageConfig):
             raise UsageError(
                 f"The recovery ladder is for INT8, not for {self.precision}.",
                 hint="Leave out --max-drop, --min-agreement, --min-sqnr and --rungs.",
+            )
+        if self.precision != "int8" and self.calibrator not in (
+            AUTO,
+            *(["minmax"] if self.precision == "fp8" else []),
+        ):
+            raise UsageError(
+                f"The calibrator {self.calibrator!r} is for INT8.",
+                why="The codes of floating point are not evenly spaced: clipping gains nothing.",
+                hint="Leave out --calibrator.",
+            )
+        if self.precision == "bf16" and self.target == "onnxruntime":
+            raise UsageError(
+                "ONNX Runtime has no BF16 convolutions on a CPU.", hint="Use --target openvino or tensorrt."
             )
         if self.precision == "fp8" and self.target != "tensorrt":
             raise UsageError(
@@ -111,5 +124,5 @@ class Config(StageConfig):
         return self.has_budget or bool(self.rungs)
 
     def produces(self) -> Format:
-        """An ONNX file with Q/DQ pairs."""
+        """An ONNX file."""
         return Format.ONNX

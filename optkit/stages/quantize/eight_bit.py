@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from optkit.core import discover
-from optkit.core.errors import InputError, UsageError
+from optkit.core.errors import InputError
 from optkit.core.progress import Reporter
 from optkit.core.types import Context, ModelSpec
 from optkit.data.base import Dataset, ImageSet
@@ -23,18 +22,22 @@ from optkit.graph.onnx_file import ClassifierIO
 from optkit.graph.qdq import Grid, QdqPlan, summary
 from optkit.graph.qdq_view import GraphView
 from optkit.measure.accuracy import map_classes
-from optkit.stages.quantize.budget import checker, limits
+from optkit.measure.latency import Stopwatch
+from optkit.stages.quantize.budget import Checked, checker, limits
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.choose import choose_calibrator, find_ranges
 from optkit.stages.quantize.config import AUTO, CALIBRATORS, PLACEMENTS, Config
+from optkit.stages.quantize.execute import Pixels, run_model
 from optkit.stages.quantize.ladder import Ladder
 from optkit.stages.quantize.observe import observe
-from optkit.stages.quantize.sensitivity import sensitivity
+from optkit.stages.quantize.speed import compare_speed
 from optkit.stages.quantize.training import learning_images, train_student
-from optkit.stages.quantize.workbench import Workbench, run_model
+from optkit.stages.quantize.workbench import Judged, Workbench
 
 MINMAX = "minmax"
 TRIAL_IMAGES = 48  # enough to tell calibrators apart, and little memory
+FIT_IMAGES = 128  # kept in memory, 77 MB at 224 px
+FIT_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -47,59 +50,55 @@ class Source:
     dataset: Dataset
     calibration: CalibrationSet
 
-    def pixels(
-        self, images: ImageSet, config: Config, reporter: Reporter, used: list[int] | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        """Batches of `images` as the model sees them; `used` takes the indices of those that could be read."""
+    def pixels(self, images: ImageSet, config: Config, reporter: Reporter) -> Iterator[Pixels]:
+        """Batches of `images` as the model sees them."""
         size = self.io.batch or config.calibration_batch
         for batch in batches(images, self.spec.preprocess, size, reporter):
-            if used is not None:
-                used.extend(batch.indices.tolist())
             yield batch.pixels
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The calibration images: to fit to, to choose by and to judge by."""
+
+    fit: ImageSet
+    choosing: ImageSet
+    held: ImageSet
 
 
 def quantize(source: Source, config: Config, context: Context) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The quantised file, and what the manifest tells of how it came to be."""
-    reporter = context.reporter
-    planned = _plan(source, config)
-    tries = config.calibrator == AUTO and not planned.grid.float8
-    images = source.calibration.images
-    fitted, held = _split(images) if tries or config.climbs else (images, images)
-    used: list[int] = []
-    pixels: Iterator[NDArray[np.float32]] | list[NDArray[np.float32]]
-    pixels = source.pixels(fitted, config, reporter, used)
-    if config.climbs:  # the ladder looks at them again and again
-        pixels = list(pixels)
-    histograms = tries or config.climbs or _needs_histogram(config, planned)
-    with reporter.track("calibrating", len(fitted)) as task:
-        observed = observe(source.model, source.io, planned.observed(), pixels, histograms, task)
-    calibrator, tried = MINMAX if planned.grid.float8 else config.calibrator, {}
-    held_pixels = list(source.pixels(held, config, reporter)) if tries or config.climbs else []
-    if tries:
-        calibrator, tried = choose_calibrator(
-            source.model, source.io, planned, observed, held_pixels, reporter
-        )
-    ranges = find_ranges(calibrator, GraphView(source.model), planned, observed)
-    candidate = Candidate(source.model, planned, observed, calibrator, ranges)
-    details: dict[str, Any] = {
-        "target": config.target,
-        "calibrator": calibrator,
-        "sqnr_db_of_calibrators": tried,
-        "images": len(used),
-    }
-    if isinstance(pixels, list):
-        reference = run_model(source.model, source.io, held_pixels)
-        train = partial(
-            train_student,
-            dataset=learning_images(source.dataset, held),
-            preprocess=source.spec.preprocess,
-            config=config,
-            context=context,
-        )
-        bench = Workbench(source.io, pixels, held_pixels, reference, reporter, train)
-        candidate, climbed = _climb(source, candidate, bench, config)
+    check = validation_checker(source, config, context.reporter) if config.climbs else None
+    watch = Stopwatch()
+    shares = _split(source.calibration.images, config)
+    candidate, details = calibrate(source, shares, config, context.reporter)
+    if check is not None:
+        bench = _workbench(source, shares, config, context)
+        candidate, climbed = _climb(candidate, bench, config, check, watch.seconds())
         details |= climbed
-    return candidate.build(), details | summary(source.model, candidate.plan)
+    file = candidate.build()
+    if check is not None:
+        details["speed"] = compare_speed(source.model, file, source.spec, config.target, context)
+    return file, details | summary(source.model, candidate.plan)
+
+
+def calibrate(
+    source: Source, shares: Shares, config: Config, reporter: Reporter
+) -> tuple[Candidate, dict[str, Any]]:
+    """Ranges by the wanted calibrator, or by the one that does best on the images to choose by."""
+    planned = _plan(source, config)
+    calibrator = MINMAX if planned.grid.float8 else config.calibrator
+    tries, tried = calibrator == AUTO, {}
+    wanted = tries or config.climbs or discover.load(CALIBRATORS, calibrator, "calibrator").HISTOGRAM
+    with reporter.track("calibrating", len(shares.fit)) as task:
+        pixels = source.pixels(shares.fit, config, reporter)
+        observed = observe(source.model, source.io, planned.observed(), pixels, wanted, task)
+    if tries:
+        trial = list(source.pixels(shares.choosing, config, reporter))
+        calibrator, tried = choose_calibrator(source.model, source.io, planned, observed, trial, reporter)
+    ranges = find_ranges(calibrator, GraphView(source.model), planned, observed)
+    details = {"target": config.target, "calibrator": calibrator, "sqnr_db_of_calibrators": tried}
+    return Candidate(source.model, planned, observed, calibrator, ranges), details
 
 
 def _plan(source: Source, config: Config) -> QdqPlan:
@@ -111,62 +110,100 @@ def _plan(source: Source, config: Config) -> QdqPlan:
             hint="Export the model again, with its weights as constants.",
         )
     if config.precision == "fp8":
-        if config.calibrator not in (AUTO, MINMAX):
-            raise UsageError(
-                f"The calibrator {config.calibrator!r} is for INT8.",
-                why="The codes of FP8 are not evenly spaced: clipping gains nothing.",
-                hint=f"Use --calibrator {MINMAX}.",
-            )
         planned.grid = Grid(symmetric=True, float8=True)
     return planned
 
 
-def _needs_histogram(config: Config, planned: QdqPlan) -> bool:
-    if planned.grid.float8:
-        return False
-    return bool(discover.load(CALIBRATORS, config.calibrator, "calibrator").HISTOGRAM)
+def _split(images: ImageSet, config: Config) -> Shares:
+    """Some images to choose by and, for the ladder, others to judge by; shuffled, as images come class by class."""
+    count = len(images)
+    order = np.random.default_rng(config.seed).permutation(count)
+    everything = images.subset(order)
+    if not config.climbs and config.calibrator != AUTO:
+        return Shares(everything, everything, everything)
+    choosing = max(1, min(TRIAL_IMAGES, count // 8))
+    held = max(2, min(TRIAL_IMAGES, count // 6)) if config.climbs else 0
+    if count < 2 * (choosing + held):  # the few images have to do for everything
+        return Shares(everything, everything, everything)
+    chosen, judged, fit = np.split(order, [choosing, choosing + held])
+    return Shares(*(images.subset(part) for part in (fit, chosen, judged)))
 
 
-def _split(images: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Images to fit to, and at most TRIAL_IMAGES others to judge by."""
-    count = max(1, min(TRIAL_IMAGES, len(images) // 8))
-    if len(images) < 2 * count:  # a single image has to do for both
-        return images, images
-    trial = np.linspace(0, len(images) - 1, count).astype(np.int64)
-    return images.subset(np.setdiff1d(np.arange(len(images)), trial)), images.subset(trial)
+def _workbench(source: Source, shares: Shares, config: Config, context: Context) -> Workbench:
+    reporter = context.reporter
+    if shares.held is shares.fit:
+        reporter.warn(
+            f"{len(shares.fit)} calibration images are too few to judge by others than those that are fitted to: "
+            "what seems to help may not. Give more."
+        )
+
+    def judged(images: ImageSet) -> Judged:
+        pixels = list(source.pixels(images, config, reporter))
+        return Judged(pixels, run_model(source.model, source.io, pixels))
+
+    smaller = min(1.0, (FIT_SIZE / source.spec.preprocess.size) ** 2)
+    first = shares.fit.subset(np.arange(min(len(shares.fit), round(FIT_IMAGES * smaller))))
+    aside = (*shares.choosing.ids, *shares.held.ids)
+    train = partial(
+        train_student,
+        dataset=learning_images(source.dataset, aside if shares.held is not shares.fit else ()),
+        preprocess=source.spec.preprocess,
+        config=config,
+        context=context,
+    )
+    return Workbench(
+        io=source.io,
+        fit=list(source.pixels(first, config, reporter)),
+        all_fit=partial(source.pixels, shares.fit, config, reporter),
+        choosing=judged(shares.choosing),
+        held=judged(shares.held),
+        seed=config.seed,
+        reporter=reporter,
+        train=train,
+    )
 
 
-def _comparable_classes(images: ImageSet, spec: ModelSpec, config: Config) -> tuple[str, ...] | None:
-    """The model's classes, None when those of `images` are others: a limit of agreement or SQNR needs no labels."""
+def validation_checker(
+    source: Source, config: Config, reporter: Reporter
+) -> Callable[[onnx.ModelProto], Checked]:
+    """Compares files with FP32 on validation images; without their labels where these are not the model's."""
+    spec = source.spec
+    images = stratified_subset(source.dataset.val, config.check_images, config.seed)
+    if not len(images):
+        raise InputError(
+            "There is no image to validate on.",
+            why="Every class has one image only.",
+            hint="Add images, or give validation images with --val.",
+        )
+    names: tuple[str, ...] | None = spec.class_names
     try:
         map_classes(images.class_names, spec.class_names)
     except InputError:
         if config.max_drop is not None:
             raise
-        return None
-    return spec.class_names
+        names = None
+    return checker(source.model, source.io, images, names, spec.preprocess, reporter)
 
 
 def _climb(
-    source: Source, candidate: Candidate, bench: Workbench, config: Config
+    candidate: Candidate,
+    bench: Workbench,
+    config: Config,
+    check: Callable[[onnx.ModelProto], Checked],
+    calibration_seconds: float,
 ) -> tuple[Candidate, dict[str, Any]]:
-    reporter = bench.reporter
-    images = stratified_subset(source.dataset.val, config.check_images, config.seed)
-    spec = source.spec
-    names = _comparable_classes(images, spec, config)
-    check = checker(source.model, source.io, images, names, spec.preprocess, reporter)
-    ladder = Ladder(candidate, bench, config, check)
+    ladder = Ladder(candidate, bench, config, check, calibration_seconds=calibration_seconds)
     ladder.climb()
     budget = {**limits(config), "held": ladder.held} if config.has_budget else None
     if budget and not ladder.held:
-        reporter.warn(
-            "THE BUDGET DOES NOT HOLD: the best that the ladder reached is kept. "
-            "`optkit report` shows what every rung bought."
+        bench.reporter.warn(
+            "THE BUDGET DOES NOT HOLD: the best that the ladder reached is kept. The ladder's table shows what "
+            "every rung bought."
         )
     details = {
         "ladder": ladder.entries,
         "budget": budget,
-        "validation": ladder.checked.details() if ladder.checked else None,
-        "sensitivity": sensitivity(ladder.candidate, bench),
+        "validation": ladder.checked and ladder.checked.details(),
+        "sensitivity": [asdict(one) for one in bench.sensitivity(ladder.candidate)],
     }
     return ladder.candidate, details

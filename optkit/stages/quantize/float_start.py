@@ -1,4 +1,7 @@
-"""The first layers of networks made of depthwise convolutions: INT8 costs them most and gains nothing."""
+"""The first layers of networks made of depthwise convolutions: in INT8 they lose most accuracy and gain least time.
+
+How much of both, by runtime, is told where the placements use it.
+"""
 
 from __future__ import annotations
 

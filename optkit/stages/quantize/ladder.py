@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from optkit.core import discover
 from optkit.graph.torch_module import Unsupported
 from optkit.measure.latency import Stopwatch
+from optkit.measure.parity import Parity
+from optkit.measure.statistics import paired_gain
 from optkit.stages.quantize.budget import Checked
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.config import RUNGS, Config
@@ -33,12 +37,13 @@ class Ladder:
     config: Config
     check: Callable[[onnx.ModelProto], Checked]
     entries: list[dict[str, Any]] = field(default_factory=list)
+    calibration_seconds: float = 0.0
     checked: Checked | None = None
-    sqnr_db: float = 0.0
+    sqnr_db: NDArray[np.float64] | None = None  # of every held-out image
 
     def climb(self) -> None:
         """Every wanted rung in its order, until the budget holds; without one, all of them."""
-        self._judge(CALIBRATION, self.candidate, "", Stopwatch())
+        self._judge(CALIBRATION, self.candidate, "", self.calibration_seconds)
         for name in rungs(self.config):
             rung = discover.load(RUNGS, name, "rung")
             for _ in range(getattr(rung, "TRIES", 1) if self.config.has_budget else 1):
@@ -53,47 +58,49 @@ class Ladder:
         try:
             found = rung.improve(self.candidate, self.bench)
         except Unsupported as error:
-            self._add(name, False, None, None, watch, str(error))
+            self._add(name, watch.seconds(), str(error))
             return False
         if found is None:
-            self._add(name, False, None, None, watch, "nothing that it could change")
+            self._add(name, watch.seconds(), "nothing that it could change")
             return False
-        return self._judge(name, *found, watch)
+        return self._judge(name, *found, watch.seconds())
 
     @property
     def held(self) -> bool:
         """Whether there is a budget and it is kept."""
         return self.config.has_budget and self.checked is not None and self.checked.holds(self.config)
 
-    def _judge(self, name: str, candidate: Candidate, note: str, watch: Stopwatch) -> bool:
-        """Keep `candidate` when it is better on images that nothing was fitted to."""
+    def _judge(self, name: str, candidate: Candidate, note: str, seconds: float) -> bool:
+        """Keep `candidate` when it is surely better on images that nothing was fitted to or chosen by."""
         file = candidate.build()
-        score = self.bench.score(file)
-        kept = not self.entries or score.sqnr_db > self.sqnr_db
+        score, sqnr_db = self.bench.held.parity(file, self.bench.io)
+        kept = True
+        if self.sqnr_db is not None:
+            gain, low, high = paired_gain(self.sqnr_db, sqnr_db)
+            kept = low > 0
+            if gain > 0 and not kept:
+                doubt = (
+                    f"{gain:+.1f} dB on {len(sqnr_db)} images may be chance (95 %: {low:+.1f} to {high:+.1f})"
+                )
+                note = "; ".join(filter(None, [note, doubt]))
         if kept:
-            self.candidate, self.sqnr_db = candidate, score.sqnr_db
-            self.checked = self.check(file)
-        self._add(name, kept, score.sqnr_db, score.agreement, watch, note)
+            self.candidate, self.sqnr_db, self.checked = candidate, sqnr_db, self.check(file)
+        self._add(name, seconds, note, kept, score)
         return kept
 
     def _add(
-        self,
-        name: str,
-        kept: bool,
-        sqnr_db: float | None,
-        agreement: float | None,
-        watch: Stopwatch,
-        note: str,
+        self, name: str, seconds: float, note: str, kept: bool = False, score: Parity | None = None
     ) -> None:
-        drop = self.checked.drop if kept and self.checked else None
+        checked = self.checked if kept else None
         self.entries.append(
             {
                 "rung": name.replace("_", " "),
                 "kept": kept,
-                "sqnr_db": None if sqnr_db is None else round(sqnr_db, 2),
-                "agreement": agreement,
-                "drop": drop,
-                "seconds": round(watch.seconds(), 1),
+                "sqnr_db": score and round(score.sqnr_db, 2),
+                "agreement": score and score.agreement,
+                "drop": checked and checked.drop,
+                "validation": checked and checked.details(),
+                "seconds": round(seconds, 1),
                 "note": note,
             }
         )

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
@@ -21,6 +20,7 @@ from optkit.core.errors import InputError
 from optkit.core.progress import Task
 from optkit.graph.onnx_file import ClassifierIO
 from optkit.stages.quantize.calibrators.base import Observed
+from optkit.stages.quantize.execute import open_session, pad
 
 SAMPLES = 4096
 
@@ -63,12 +63,6 @@ def observe(
     return observed
 
 
-def pad(pixels: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:
-    """A graph of fixed batch size needs full batches: the last image is repeated, and not counted."""
-    missing = 0 if batch is None else batch - len(pixels)
-    return np.concatenate([pixels, np.repeat(pixels[-1:], missing, 0)]) if missing else pixels
-
-
 def _count(
     observed: dict[str, Observed], results: list[NDArray[np.float32]], count: int, histograms: bool
 ) -> None:
@@ -86,15 +80,6 @@ def _count(
         entry.low, entry.high = min(entry.low, float(low.min())), max(entry.high, float(high.max()))
         if sample:
             entry.histogram.add(sample[0].ravel())
-
-
-def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """A session on the CPU, without ONNX Runtime's warnings."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def replace_outputs(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,20 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from optkit.core.errors import InputError
 from optkit.core.progress import Task
 from optkit.core.types import Precision
 from optkit.graph.onnx_file import ClassifierIO
 from optkit.graph.qdq_view import GraphView, attribute
-from optkit.graph.sixteen_bit import dtype, float_work, number_range, to_sixteen_bit, unconvertible
+from optkit.graph.sixteen_bit import (
+    dtype,
+    emulated,
+    float_work,
+    number_range,
+    to_sixteen_bit,
+    unconvertible,
+)
+from optkit.stages.quantize.budget import Checked
 from optkit.stages.quantize.observe import observe
 
 # Share of the format's largest number that calibration images may reach; other images go further. Measured as the
@@ -43,6 +52,11 @@ SQUARING = frozenset(
 LOST = 0.01
 # … and its result is more than this share of the layer's largest: dead channels are not worth a slow layer.
 DEAD = 1e-3
+# What ONNX Runtime does with a file on an x86 CPU.
+INSTEAD = {
+    Precision.FP16: "computes such files in FP32 on the CPU",
+    Precision.BF16: "refuses such files on the CPU",
+}
 
 
 def convert_to_sixteen_bit(
@@ -55,9 +69,12 @@ def convert_to_sixteen_bit(
     """A prepared FP32 classifier in FP16 or BF16, and what the manifest tells of it.
 
     Its details: `float` (node, op, reason of what stays in FP32), `quantized` (converted operators by type),
-    `largest_activation`, `largest_sum` (null without sums) and the `limit` that both were held against.
+    `largest_activation`, `largest_sum` (null without sums) and the `limit` that both were held against. InputError
+    when no operator could be converted.
     """
     keep, facts = scan(model, io, precision, batches, task)
+    if len(keep) == len(float_work(model)):
+        raise _nothing_to_convert(precision, next(iter(keep.items())))
     ops = {node.name: node.op_type for node in model.graph.node}
     details = {
         "quantized": dict(
@@ -78,6 +95,8 @@ def scan(
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Why operators must stay in FP32, by name, and the largest activation and sum that were seen."""
     work = float_work(model)
+    if not work:
+        raise _nothing_to_convert(precision)
     probe, sums = _with_sums(model, work)
     tensors = [name for node, names in work.items() for name in [*names, *sums.get(node, ())[:1]]]
     observed = observe(probe, io, list(dict.fromkeys(tensors)), batches, False, task)
@@ -101,6 +120,28 @@ def scan(
         "limit": _limit(precision),
         "largest_activation": {"tensor": top, "value": largest[top]},
         "largest_sum": heaviest and {"node": heaviest, "value": totals[heaviest]},
+    }
+
+
+def _nothing_to_convert(precision: Precision, kept: tuple[str, str] | None = None) -> InputError:
+    why = "No operator of it computes in FP32."
+    if kept:
+        why = f"Each of its operators must stay in FP32; of {kept[0]!r}: {kept[1]}."
+    return InputError(
+        f"Nothing in the ONNX file can become {precision.upper()}.",
+        why=why,
+        hint="Choose another --precision, or give the FP32 file of the network.",
+    )
+
+
+def judge(
+    converted: onnx.ModelProto, precision: Precision, check: Callable[[onnx.ModelProto], Checked]
+) -> dict[str, Any]:
+    """What a 16-bit file loses against FP32, for the manifest, with the arithmetic that says so."""
+    return {
+        "validation": check(emulated(converted)).details(),
+        "validated_by": f"emulation: every result rounded to {precision.upper()}, sums in FP32; "
+        f"ONNX Runtime {INSTEAD[precision]}",
     }
 
 

@@ -18,8 +18,8 @@ from optkit.data.loading import batches
 from optkit.graph.onnx_file import classifier_io, embed_spec, read_onnx, write_onnx
 from optkit.graph.qdq_prepare import FP8_OPSET, MIN_OPSET, parameter_count, prepare
 from optkit.stages.quantize.config import Config
-from optkit.stages.quantize.eight_bit import Source, quantize
-from optkit.stages.quantize.sixteen_bit import convert_to_sixteen_bit
+from optkit.stages.quantize.eight_bit import Source, quantize, validation_checker
+from optkit.stages.quantize.sixteen_bit import convert_to_sixteen_bit, judge
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
@@ -81,4 +81,6 @@ def _sixteen_bit(
 
     with context.reporter.track("scanning ranges", len(images)) as task:
         result, details = convert_to_sixteen_bit(source.model, source.io, precision, pixels(), task)
+    if len(source.dataset.val):
+        details |= judge(result, precision, validation_checker(source, config, context.reporter))
     return result, {"target": config.target, "precision": precision.value, **details}

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from optkit.core import machine
 from optkit.core.types import Context, Preprocess
-from optkit.data.base import Dataset, ImageSet
+from optkit.data.base import Dataset
 from optkit.data.config import AugmentConfig
 from optkit.data.training import training_data
-from optkit.graph.torch_module import GraphModule, Unsupported
+from optkit.graph.torch_module import GraphModule
 from optkit.stages.quantize.config import Config
 from optkit.train.checkpoints import Checkpoints, Progress
 from optkit.train.config import TrainConfig
@@ -35,9 +35,9 @@ BYTES = 16  # of one value while training: itself, rounded, its masks and its gr
 MEMORY_SHARE = 0.25
 
 
-def learning_images(dataset: Dataset, held: ImageSet) -> Dataset:
-    """`dataset` without the training images in `held`, by which the result is judged."""
-    names = set(held.ids)
+def learning_images(dataset: Dataset, aside: tuple[str, ...]) -> Dataset:
+    """`dataset` without the training images named in `aside`, by which results are chosen and judged."""
+    names = set(aside)
     kept = [index for index, name in enumerate(dataset.train.ids) if name not in names]
     return replace(dataset, train=dataset.train.subset(np.array(kept, np.int64)))
 
@@ -54,7 +54,7 @@ def train_student(
     """Train `student` in place to the answers of `teacher`, and say on how much.
 
     What a killed run left behind is taken up where it was made of the same student: `key` tells them apart.
-    Diverged when the loss is no longer a number; Unsupported for a graph that cannot take batches.
+    Diverged when the loss is no longer a number; UsageError when memory runs out image by image.
     """
     if not len(dataset.train):
         return "no training images but those that are held out"
@@ -95,13 +95,10 @@ def _parts(student: GraphModule, size: int) -> int:
     """How many parts a batch is computed in, so that its activations take a share of the memory at most."""
     values = {student.input: torch.zeros(2, 3, size, size)}
     count = 0
-    try:
-        with torch.no_grad():
-            for index, step in enumerate(student.steps):
-                student.run(values, [index], frozenset({step.output}))
-                count += values[step.output].numel()
-    except RuntimeError:
-        raise Unsupported("the graph holds its batch size in a shape") from None
+    with torch.no_grad():
+        for index, step in enumerate(student.steps):
+            student.run(values, [index], frozenset({step.output}))
+            count += values[step.output].numel()
     memory = machine.facts()["memory_bytes"]
     parts = 1
     while memory and parts < BATCH and count / 2 * BYTES * BATCH / parts > MEMORY_SHARE * memory:

@@ -1,9 +1,9 @@
-"""What the rungs of the recovery ladder work with: images to fit to, others to judge by, and the FP32 answers."""
+"""What the rungs of the recovery ladder work with: images to fit to, to choose by and to judge by."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -12,48 +12,56 @@ from numpy.typing import NDArray
 from optkit.core.progress import Reporter
 from optkit.graph.onnx_file import ClassifierIO
 from optkit.graph.torch_module import GraphModule
-from optkit.measure.parity import Parity, compare_logits
+from optkit.measure.parity import Parity, compare_logits, image_sqnr
 from optkit.stages.quantize.calibrators.base import Observed
 from optkit.stages.quantize.candidate import Candidate
-from optkit.stages.quantize.observe import observe, open_session, pad
+from optkit.stages.quantize.execute import Pixels, run_model
+from optkit.stages.quantize.observe import observe
+from optkit.stages.quantize.sensitivity import OperatorNoise, sensitivity
 
-Pixels = NDArray[np.float32]
+
+@dataclass(frozen=True)
+class Judged:
+    """Batches (n, 3, size, size) of images, and their FP32 logits."""
+
+    batches: list[Pixels]
+    reference: NDArray[np.float32]
+
+    def parity(self, model: onnx.ModelProto, io: ClassifierIO) -> tuple[Parity, NDArray[np.float64]]:
+        """How near a file's logits are to FP32's, in all and as SQNR in dB of every image."""
+        logits = run_model(model, io, self.batches)
+        return compare_logits(self.reference, logits), image_sqnr(self.reference, logits)
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """`fit` and `held` are batches (n, 3, size, size) of calibration images; nothing is ever fitted to `held`."""
+    """Three shares of the calibration images, no image in two of them where there are enough.
+
+    `fit` are the first batches of those that ranges, weights and biases are taken from, and `all_fit` yields all of
+    them; among a few alternatives the best on `choosing` is taken; `held` alone says whether a rung helped.
+    `train(student, teacher, key)` trains, and says on how much.
+    """
 
     io: ClassifierIO
     fit: list[Pixels]
-    held: list[Pixels]
-    reference: NDArray[np.float32]  # FP32 logits of `held`
+    all_fit: Callable[[], Iterable[Pixels]]
+    choosing: Judged
+    held: Judged
+    seed: int
     reporter: Reporter
-    train: Callable[[GraphModule, GraphModule, str], str] | None = None  # see `training.train_student`
-
-    def score(self, model: onnx.ModelProto) -> Parity:
-        """How near a file's logits are to FP32's on the images that were held out."""
-        return compare_logits(self.reference, run_model(model, self.io, self.held))
-
-    def score_of(self, candidate: Candidate) -> float:
-        """SQNR in dB of the file on the images that were held out."""
-        return self.score(candidate.build()).sqnr_db
+    train: Callable[[GraphModule, GraphModule, str], str] | None = None
+    _noise: list[tuple[Candidate, list[OperatorNoise]]] = field(default_factory=list)
 
     def observe(self, model: onnx.ModelProto, tensors: list[str], what: str) -> dict[str, Observed]:
         """What the images to fit to do to `tensors`."""
-        with self.reporter.track(what, sum(map(len, self.fit))) as task:
-            return observe(model, self.io, tensors, self.fit, True, task)
+        with self.reporter.track(what) as task:
+            return observe(model, self.io, tensors, self.all_fit(), True, task)
 
-
-def run_model(model: onnx.ModelProto, io: ClassifierIO, batches: Iterable[Pixels]) -> NDArray[np.float32]:
-    """Logits (n, classes) of all batches, in ONNX Runtime on the CPU."""
-    return np.concatenate(list(_answers(model, io, batches)))
-
-
-def _answers(
-    model: onnx.ModelProto, io: ClassifierIO, batches: Iterable[Pixels]
-) -> Iterator[NDArray[np.float32]]:
-    session = open_session(model)
-    for pixels in batches:
-        padded = pad(pixels, io.batch)
-        yield session.run([io.output_name], {io.input_name: padded})[0][: len(pixels)]
+    def sensitivity(self, candidate: Candidate) -> list[OperatorNoise]:
+        """The noise of every operator alone, the most harmful first; measured once for a model and its ranges."""
+        for known, found in self._noise:
+            if known.model is candidate.model and known.ranges is candidate.ranges:
+                return found
+        found = sensitivity(candidate, self.io, self.fit, self.reporter)
+        self._noise.append((candidate, found))
+        return found

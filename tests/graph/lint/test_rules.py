@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from optkit.core import discover
+from optkit.core.types import Precision
 from optkit.graph.lint.base import FileFacts, Severity, examine, lint, rules
-from tests.graph.lint.support import Break, add, constant, node, pair, plain, put, quantized, redirect
+from optkit.graph.qdq import Grid, insert_qdq
+from optkit.graph.qdq_prepare import FP8_OPSET, prepare
+from optkit.graph.qdq_view import GraphView
+from optkit.graph.sixteen_bit import to_sixteen_bit
+from optkit.stages.quantize.config import PLACEMENTS
+from tests.graph.lint.support import (
+    NETWORKS,
+    Break,
+    add,
+    constant,
+    node,
+    pair,
+    plain,
+    put,
+    quantized,
+    redirect,
+)
 
 TESTED_ELSEWHERE = {"external-data", "opset-not-honoured"}
 
@@ -82,6 +101,45 @@ def per_tensor(name: str) -> Break:
         put(model, f"{name}.weight.zero_point", np.int8(0))
 
     return damage
+
+
+def weights_of(kind: type) -> Break:
+    def damage(model: onnx.ModelProto) -> None:
+        for part in ("quantized", "zero_point"):
+            put(model, f"conv0.weight.{part}", constant(model, f"conv0.weight.{part}").astype(kind))
+
+    return damage
+
+
+def two_filters_a_channel(model: onnx.ModelProto) -> None:
+    """A depthwise convolution with more outputs than inputs."""
+    per_tensor("conv3")(model)
+    put(model, "conv3.weight.quantized", np.ones((32, 1, 3, 3), np.int8))
+
+
+def pairs_of_channels(model: onnx.ModelProto) -> None:
+    """As many groups as half the channels: not depthwise."""
+    per_tensor("conv3")(model)
+    put(model, "conv3.weight.quantized", np.ones((16, 2, 3, 3), np.int8))
+    without("group", "conv3")(model)
+    node(model, "conv3").attribute.append(helper.make_attribute("group", 8))
+
+
+def mean_of_maps(model: onnx.ModelProto) -> onnx.NodeProto:
+    """The first GlobalAveragePool becomes the ReduceMean `mean`, as exporters write it."""
+    pool = next(entry for entry in model.graph.node if entry.op_type == "GlobalAveragePool")
+    pool.op_type, pool.name = "ReduceMean", "mean"
+    pool.input.append(put(model, "axes", np.array([-1, 2], np.int64)))
+    return pool
+
+
+def pooled_by_mean(model: onnx.ModelProto) -> None:
+    as_made_for(RT, "gated")(model)
+    mean_of_maps(model)
+
+
+def island_of_mean(model: onnx.ModelProto) -> None:
+    pair(model, mean_of_maps(model).input[0], "mean")
 
 
 def input_axis(model: onnx.ModelProto) -> None:
@@ -179,11 +237,36 @@ def two_outputs(model: onnx.ModelProto) -> None:
     model.graph.output.append(helper.make_tensor_value_info("relu4", TensorProto.FLOAT, ["n", 16, 16, 16]))
 
 
-def nan_weight(model: onnx.ModelProto) -> None:
-    name = node(model, "gemm9").input[1]
-    weight = constant(model, name)
-    weight[0, 0] = np.nan
-    put(model, name, weight)
+def nan_weight(kind: type) -> Break:
+    def damage(model: onnx.ModelProto) -> None:
+        name = node(model, "gemm9").input[1]
+        weight = constant(model, name).astype(kind)
+        weight[0, 0] = np.nan
+        put(model, name, weight)
+
+    return damage
+
+
+def scale_before_its_opset(kind: type) -> Break:
+    def damage(model: onnx.ModelProto) -> None:
+        put(model, "relu4.scale", kind(0.05))
+        model.opset_import[0].version = 18
+
+    return damage
+
+
+def constant_node(model: onnx.ModelProto, name: str, **value: object) -> None:
+    """A Constant node instead of the initializer, if there is one."""
+    for tensor in [entry for entry in model.graph.initializer if entry.name == name]:
+        model.graph.initializer.remove(tensor)
+    model.graph.node.insert(0, helper.make_node("Constant", [], [name], name, **value))
+
+
+SPARSE = helper.make_sparse_tensor(
+    numpy_helper.from_array(np.ones(2, np.float32), "values"),
+    numpy_helper.from_array(np.array([1, 5], np.int64), "indices"),
+    [4, 2**40],
+)
 
 
 def dynamic_quantize(model: onnx.ModelProto) -> None:
@@ -228,12 +311,15 @@ CASES = [
     Case("activation-scales", WARNING, RT, "relu4.quantize", activation_scales, RT),
     Case("per-tensor-depthwise", ERROR, TRT, "conv3", per_tensor("conv3"), TRT),
     Case("per-tensor-depthwise", ERROR, RT, "conv3", per_tensor("conv3"), RT),
+    Case("per-tensor-depthwise", ERROR, TRT, "conv3", two_filters_a_channel, TRT),
     Case("per-tensor-weights", WARNING, TRT, "conv0", per_tensor("conv0"), TRT),
+    Case("per-tensor-weights", WARNING, TRT, "conv3", pairs_of_channels, TRT),
     Case("zero-point", ERROR, TRT, "relu4.quantize", zero_of(np.int8(3)), TRT),
     Case("unsigned", WARNING, TRT, "relu4.quantize", zero_of(np.uint8(0)), TRT),
     Case("signed-activations", WARNING, RT, "relu4.quantize", zero_of(np.int8(0)), RT),
-    Case("activation-type", ERROR, TRT, "relu4.quantize", zero_of(np.int16(0)), TRT),
-    Case("activation-type", WARNING, RT, "relu4.quantize", zero_of(np.uint16(0)), RT),
+    Case("code-type", ERROR, TRT, "relu4.quantize", zero_of(np.int16(0)), TRT),
+    Case("code-type", WARNING, RT, "relu4.quantize", zero_of(np.uint16(0)), RT),
+    *(Case("code-type", ERROR, TRT, "conv0.weight.dequantize", weights_of(kind), TRT) for kind in (np.int16, np.int32)),
     Case("quantized-bias", ERROR, TRT, "conv0", bias_codec, TRT),
     Case("float-bias", WARNING, RT, "gemm9", float_bias("gemm9"), RT),
     Case("float-conv-bias", NOTE, RT, "conv0", float_bias("conv0"), RT),
@@ -250,10 +336,13 @@ CASES = [
          lambda model: pair(model, "reducemean8.pooled", "reducemean8.flatten"), TRT),
     Case("late-clipping", WARNING, RT, "relu4", lambda model: pair(model, "conv3", "relu4", np.uint8), RT),
     Case("slow-shape", WARNING, TRT, "conv4", as_made_for(RT, "gated"), TRT, "gated"),
+    Case("slow-shape", WARNING, TRT, "conv4", pooled_by_mean, TRT, "gated"),
+    Case("slow-shape", WARNING, TRT, "matmul14", as_made_for(RT, "gated"), TRT, "gated"),
     Case("half-quantized", WARNING, TRT, "conv0", float_weights, TRT),
     Case("half-sum", WARNING, RT, "add6", half_sum, RT),
     Case("float-island", WARNING, RT, "maxpool7", float_pool, RT),
     Case("integer-island", WARNING, TRT, "maxpool7", lambda model: pair(model, "add6", "maxpool7")),
+    Case("integer-island", WARNING, TRT, "mean", island_of_mean),
     Case("dangling", ERROR, TRT, "again", decoded_twice, TRT),
     Case("dangling", ERROR, TRT, "lone", without_partner, TRT),
     Case("dangling", ERROR, TRT, "lone", without_reader, TRT),
@@ -262,13 +351,19 @@ CASES = [
     Case("kernel-shape", ERROR, TRT, "conv0", without("kernel_shape", "conv0"), TRT),
     Case("opset", ERROR, TRT, "conv0.weight.dequantize", old_opset, TRT),
     Case("opset", ERROR, TRT, "relu4.quantize", zero_of(np.int16(0)), TRT),
+    *(Case("opset", ERROR, TRT, "relu4.quantize", scale_before_its_opset(kind), TRT)
+      for kind in (np.float16, ml_dtypes.bfloat16)),
     Case("batch", WARNING, TRT, "input", fixed_batch, TRT),
     Case("batch", WARNING, TRT, "logits", fixed_output, TRT),
     Case("batch", WARNING, TRT, "reshaped", fixed_reshape, TRT),
     Case("classifier", ERROR, TRT, "", two_outputs, TRT),
     Case("double-weights", ERROR, TRT, "d", lambda model: put(model, "d", np.ones(3)) and None, TRT),
     Case("double-weights", WARNING, RT, "d", lambda model: put(model, "d", np.ones(3)) and None, RT),
-    Case("broken-weights", ERROR, TRT, "w13", nan_weight, TRT),
+    Case("broken-weights", ERROR, TRT, "w13", nan_weight(np.float32), TRT),
+    *(Case("broken-weights", ERROR, TRT, "w13", nan_weight(kind), TRT)
+      for kind in (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn)),
+    Case("constant-form", ERROR, TRT, "text", lambda model: constant_node(model, "text", value_strings=["a", "b"])),
+    Case("constant-form", ERROR, TRT, "sparse", lambda model: constant_node(model, "sparse", sparse_value=SPARSE)),
     Case("integer-format", ERROR, TRT, "dynamic", dynamic_quantize, TRT),
     Case("foreign-operators", ERROR, TRT, "mystery", foreign, TRT),
     Case("valid-types", ERROR, TRT, "", decoded_twice, TRT),
@@ -314,7 +409,7 @@ def test_a_float_network_is_clean(target: str) -> None:
 
 def test_rules_do_not_judge_other_targets() -> None:
     zero_point = [rule for rule in rules() if rule.name == "zero-point"]
-    assert [rule.targets for rule in zero_point] == [("tensorrt",)]
+    assert [set(rule.severity) for rule in zero_point] == [{"tensorrt"}]
     assert "zero-point" not in {found.rule for found in lint(quantized("residual", RT), RT)}
     assert "zero-point" in {found.rule for found in lint(quantized("residual", RT), TRT)}
 
@@ -339,11 +434,10 @@ def test_constants_written_as_nodes_count_as_constants() -> None:
     """As other tools write scales and zero points."""
     model = quantized("residual", TRT)
     zero_of(np.int8(3))(model)
-    for tensor in list(model.graph.initializer):
-        if tensor.name.startswith("relu4."):
-            constant_node = helper.make_node("Constant", [], [tensor.name], value=tensor)
-            model.graph.initializer.remove(tensor)
-            model.graph.node.insert(0, constant_node)
+    (zero,) = [entry for entry in model.graph.initializer if entry.name == "relu4.zero_point"]
+    constant_node(model, "relu4.zero_point", value=zero)
+    constant_node(model, "relu4.scale", value_float=0.05)
+    constant_node(model, "conv0.weight.scale", value_floats=[0.05] * 16)
     rules_found = {entry.rule for entry in lint(model, TRT)}
     assert "zero-point" in rules_found
     assert "computed-scale" not in rules_found
@@ -357,3 +451,94 @@ def test_weights_that_are_quantised_by_nodes_count_as_weights() -> None:
     axis = {"axis": 0}
     decode.input[0] = add(model, decode.name, "QuantizeLinear", [weight, *decode.input[1:]], "q", **axis)
     assert [entry.rule for entry in lint(model, TRT)] == ["unchecked"]
+
+
+def test_sparse_weights_are_weights_of_unknown_value() -> None:
+    model = quantized("residual", TRT)
+    name = node(model, "gemm9").input[1]
+    constant_node(model, name, sparse_value=SPARSE)
+    assert {entry.rule for entry in lint(model, TRT)} == {"constant-form", "unchecked"}
+
+
+@pytest.mark.parametrize("channels", [1, 16])
+def test_an_absent_zero_point_is_zero_of_the_type_that_is_decoded(channels: int) -> None:
+    """Also where Q has one for every channel."""
+    model = quantized("residual", TRT)
+    if channels == 1:
+        decode = node(model, "relu4.dequantize")
+    else:
+        weight = put(model, "float.weight", np.ones((16, 3, 3, 3), np.float32))
+        decode = node(model, "conv0.weight.dequantize")
+        decode.input[0] = add(model, decode.name, "QuantizeLinear", [weight, *decode.input[1:]], "q", axis=0)
+    del decode.input[2]
+    assert [entry.rule for entry in lint(model, TRT)] == ["unchecked"]
+
+
+def test_a_pair_along_two_axes_is_unequal() -> None:
+    model = quantized("residual", TRT)
+    weight = put(model, "float.weight", np.ones((16, 16, 1, 1), np.float32))
+    decode = node(model, "conv5.weight.dequantize")
+    decode.input[0] = add(model, decode.name, "QuantizeLinear", [weight, *decode.input[1:]], "q", axis=1)
+    assert ("unequal-pair", decode.name) in {(entry.rule, entry.node) for entry in lint(model, TRT)}
+
+
+def test_a_defect_of_a_pair_is_told_once() -> None:
+    model = quantized("residual", TRT)
+    scale_of(0.0)(model)
+    assert [entry.node for entry in lint(model, TRT) if entry.severity is ERROR] == ["relu4.quantize"]
+
+
+def test_leaky_relu_cuts_nothing_off() -> None:
+    model = quantized("residual", RT)
+    node(model, "relu4").op_type = "LeakyRelu"
+    pair(model, "conv3", "relu4", np.uint8)
+    assert "late-clipping" not in {entry.rule for entry in lint(model, RT)}
+
+
+def test_weights_in_blocks_have_no_axis_of_channels() -> None:
+    """As in INT4: a scale for every 8 inputs of an output."""
+    model = quantized("residual", TRT)
+    model.opset_import[0].version = 21
+    without("axis", "conv5.weight.dequantize")(model)
+    decode = node(model, "conv5.weight.dequantize")
+    decode.attribute.extend([helper.make_attribute("axis", 1), helper.make_attribute("block_size", 8)])
+    put(model, "conv5.weight.scale", np.full((16, 2, 1, 1), 0.01, np.float32))
+    put(model, "conv5.weight.zero_point", np.zeros((16, 2, 1, 1), np.int8))
+    assert [entry.rule for entry in lint(model, TRT)] == ["unchecked"]
+
+
+@pytest.mark.parametrize("name", ["", "same"])
+def test_convolutions_are_counted_where_names_are_missing_or_equal(name: str) -> None:
+    model = quantized("residual", TRT)
+    for entry in model.graph.node:
+        entry.name = name
+    (found,) = [entry for entry in lint(model, RT) if entry.rule == "mostly-float"]
+    assert "0 of 3 quantised convolutions" in found.reason
+
+
+PRECISIONS = [Precision.FP16, Precision.BF16]
+
+
+@pytest.mark.parametrize("network", ["residual", "gated"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_16_bit_files_are_looked_at(network: str, precision: Precision) -> None:
+    model = to_sixteen_bit(plain(network), precision, set())
+    for target in (TRT, OV):
+        assert [entry.rule for entry in lint(model, target)] == ["not-quantized"]
+    refusals = ["refused"] if precision is Precision.BF16 else []
+    assert [entry.rule for entry in lint(model, RT)] == [*refusals, "not-quantized"]
+    name = next(entry for entry in model.graph.node if entry.op_type == "Conv").input[1]
+    put(model, name, np.full_like(constant(model, name), np.inf))
+    assert ("broken-weights", name) in {(entry.rule, entry.node) for entry in lint(model, TRT)}
+
+
+@pytest.mark.parametrize("network", ["residual", "gated"])
+def test_float8_files_are_clean_for_tensorrt_alone(network: str) -> None:
+    model = prepare(NETWORKS[network](), FP8_OPSET)
+    plan = discover.load(PLACEMENTS, TRT, "target").plan(GraphView(model))
+    plan.grid = Grid(symmetric=True, float8=True)
+    float8 = insert_qdq(model, plan, dict.fromkeys(plan.observed(), (-3.0, 3.0)))
+    assert {entry.severity for entry in lint(float8, TRT)} == {NOTE}
+    assert {"code-type", "refused"} & {entry.rule for entry in lint(float8, RT)}
+    float8.opset_import[0].version = 18
+    assert "opset" in {entry.rule for entry in lint(float8, TRT)}

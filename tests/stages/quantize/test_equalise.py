@@ -11,31 +11,16 @@ from optkit.graph.onnx_file import classifier_io
 from optkit.graph.qdq import insert_qdq
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
-from optkit.graph.rescale import channel_groups, column_magnitudes, rescale
+from optkit.graph.rescale import channel_groups, column_magnitudes
 from optkit.measure.parity import compare_logits
 from optkit.stages.quantize.channel_ranges import ChannelRange, observe_channels
 from optkit.stages.quantize.choose import find_ranges
 from optkit.stages.quantize.equalise import MAX_FACTOR, channels_to_observe, equalise
-from optkit.stages.quantize.observe import observe, open_session
+from optkit.stages.quantize.execute import open_session
+from optkit.stages.quantize.observe import observe
 from optkit.stages.quantize.placement import onnxruntime as placement
-from tests.small_networks import Builder, textured_images
-
-
-def bottleneck_network(batch: int | None = None) -> onnx.ModelProto:
-    """Linear bottlenecks joined by a sum, between bounded activations."""
-    b = Builder()
-    x = b.conv(b.clip(b.conv("input", 3, 16)), 16, 8, kernel=1)
-    y = b.conv(b.clip(b.conv(x, 8, 16)), 16, 8, kernel=1)
-    x = b.clip(b.conv(b.op("Add", x, y), 8, 16))
-    x = b.op("Flatten", b.op("GlobalAveragePool", x))
-    weight = b.rng.standard_normal((4, 16)).astype(np.float32)
-    return prepare(b.model(b.op("Gemm", x, b.constant(weight), transB=1), 4, batch, 17))
-
-
-def spread(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same function with channels 1 : 1000."""
-    (group,) = channel_groups(GraphView(model))
-    return rescale(model, {group: np.geomspace(1, 1000, group.channels)})
+from tests.small_networks import Builder, bottleneck_network, textured_images
+from tests.stages.quantize.support import spread
 
 
 def ranges_of(model: onnx.ModelProto, sizes: tuple[int, ...] = (4, 3)) -> dict[str, ChannelRange]:
@@ -60,7 +45,7 @@ def sqnr_db(model: onnx.ModelProto) -> float:
 
 
 def test_ranges_are_those_of_every_channel() -> None:
-    model = bottleneck_network()
+    model = prepare(bottleneck_network())
     (group,) = channel_groups(GraphView(model))
     ranges = ranges_of(model)
     assert set(ranges) == set(group.tensors)
@@ -74,7 +59,10 @@ def test_ranges_are_those_of_every_channel() -> None:
 
 
 def test_ranges_of_a_static_batch_are_the_same() -> None:
-    static, dynamic = ranges_of(bottleneck_network(batch=4)), ranges_of(bottleneck_network())
+    static, dynamic = (
+        ranges_of(prepare(bottleneck_network(batch=4))),
+        ranges_of(prepare(bottleneck_network())),
+    )
     for name, entry in dynamic.items():
         np.testing.assert_allclose(static[name].high, entry.high, rtol=1e-5)
 
@@ -93,14 +81,14 @@ def test_channels_of_flattened_maps_are_told_apart() -> None:
 
 
 def test_no_image_is_an_error() -> None:
-    model = bottleneck_network()
+    model = prepare(bottleneck_network())
     with SilentReporter().track("") as task, pytest.raises(InputError, match="no image"):
         observe_channels(model, classifier_io(model), {}, [], task)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 def test_spread_channels_are_brought_back(alpha: float) -> None:
-    hard = spread(bottleneck_network())
+    hard = spread(prepare(bottleneck_network()))
     mended = equalise(hard, ranges_of(hard), alpha)
     np.testing.assert_allclose(answer(mended), answer(hard), rtol=1e-3, atol=1e-4)
     assert sqnr_db(hard) < 10
@@ -109,7 +97,7 @@ def test_spread_channels_are_brought_back(alpha: float) -> None:
 
 def test_whole_equalisation_widens_no_channel_beyond_its_tensor() -> None:
     """Of the relative kind: before and after, the narrowest end of any channel against the tensor's."""
-    hard = spread(bottleneck_network())
+    hard = spread(prepare(bottleneck_network()))
     before = ranges_of(hard)
     after = ranges_of(equalise(hard, before, 1.0))
     assert list(after) == list(before)
@@ -121,7 +109,7 @@ def test_whole_equalisation_widens_no_channel_beyond_its_tensor() -> None:
 
 
 def test_alpha_weighs_activations_against_weights() -> None:
-    model = bottleneck_network()
+    model = prepare(bottleneck_network())
     (group,) = channel_groups(GraphView(model))
     high = np.geomspace(1, 1000, group.channels).astype(np.float32)
     ranges = dict.fromkeys(group.tensors, ChannelRange(low=-high, high=high))
@@ -135,7 +123,7 @@ def test_alpha_weighs_activations_against_weights() -> None:
 
 
 def test_dead_channels_keep_the_mean_factor_and_factors_are_bounded() -> None:
-    model = bottleneck_network()
+    model = prepare(bottleneck_network())
     (group,) = channel_groups(GraphView(model))
     high = np.ones(group.channels, np.float32)
     high[2], high[5] = 0.0, 1e-30
@@ -153,7 +141,7 @@ def test_dead_channels_keep_the_mean_factor_and_factors_are_bounded() -> None:
 
 
 def test_without_ranges_or_with_dead_tensors_nothing_changes() -> None:
-    model = bottleneck_network()
+    model = prepare(bottleneck_network())
     (group,) = channel_groups(GraphView(model))
     zero = ChannelRange(np.zeros(group.channels, np.float32), np.zeros(group.channels, np.float32))
     for ranges in ({}, dict.fromkeys(group.tensors, zero)):

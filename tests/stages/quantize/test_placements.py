@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from optkit.core import discover
-from optkit.graph.lint.base import Severity, lint
+from optkit.core import discover, machine
+from optkit.core.types import Artifact
+from optkit.graph.lint.base import Severity, lint, lint_file
 from optkit.graph.lint.execution import integer_share, openvino_share
 from optkit.graph.qdq import QdqPlan, insert_qdq
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
+from optkit.runtimes.tensorrt import build_engine
 from optkit.stages.quantize.config import PLACEMENTS
 from tests.small_networks import Builder, gated_network, residual_network
+from tests.stages.support import TINY, run_steps
 
 
 def separable_network(activation: str, groups: int = 16) -> onnx.ModelProto:
@@ -127,3 +132,38 @@ def test_onnxruntime_starts_in_float_where_that_is_faster(activation: str) -> No
 def test_onnxruntime_starts_in_integers_where_that_is_as_fast(network: onnx.ModelProto) -> None:
     _, _, quantized = placed("onnxruntime", network)
     assert integer_share(quantized)["share"] == 1.0
+
+
+TARGETS = ("onnxruntime", "openvino", "tensorrt")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """What `optkit quantize --target T` writes of a small EfficientNet, by T."""
+    steps: dict[str, Any] = {
+        "trained": {"stage": "finetune", **TINY, "train": {"epochs": 1}},
+        "onnx": {"stage": "export", "model": "trained"},
+    }
+    for target in TARGETS:
+        steps[target] = {"stage": "quantize", "model": "onnx", "target": target, "calibration_images": 16}
+    return run_steps(tmp_path_factory.mktemp("written"), steps)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_linter_finds_nothing_in_a_written_efficientnet(
+    written: dict[str, Artifact], target: str
+) -> None:
+    findings = lint_file(written[target].file, target).findings
+    assert [found for found in findings if found.severity is not Severity.NOTE] == []
+    assert "not-quantized" not in {found.rule for found in findings}
+
+
+@pytest.mark.skipif(
+    (machine.tensorrt() or ("",))[0] != "tensorrt_rtx", reason="tensorrt_rtx is not installed"
+)
+@pytest.mark.parametrize("capability", ["SM80", "SM86", "SM89", "SM120"])
+def test_a_written_efficientnet_becomes_an_engine(
+    written: dict[str, Artifact], capability: str, tmp_path: Path
+) -> None:
+    facts = build_engine(written["tensorrt"].file, tmp_path / "engine.plan", capability, 4, 32)
+    assert facts["compute_capability"] == [capability]

@@ -26,14 +26,15 @@ from optkit.stages.quantize import training
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.config import Config
 from optkit.stages.quantize.eight_bit import Source, quantize
+from optkit.stages.quantize.execute import run_model
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
 from optkit.stages.quantize.recovery import qat
 from optkit.stages.quantize.training import learning_images, train_student
-from optkit.stages.quantize.workbench import Workbench, run_model
+from optkit.stages.quantize.workbench import Judged, Workbench
 from optkit.train.phase import Diverged
 from tests.small_networks import Builder, gated_network, residual_network, textured_images
-from tests.stages.quantize.test_fitting import calibrated
+from tests.stages.quantize.support import calibrated, sqnr_db
 
 PREPROCESS = Preprocess(size=16)
 
@@ -44,23 +45,24 @@ def stripes() -> Dataset:
 
 
 def workbench(model: onnx.ModelProto, data: Dataset, context: Context, **options: object) -> Workbench:
-    """Every eighth of 128 training images is held out."""
+    """Every eighth of 128 training images is kept back to judge by."""
     chosen = np.arange(128)
-    held_out = data.train.subset(chosen[::8])
+    kept_back = data.train.subset(chosen[::8])
 
     def read(images) -> list[np.ndarray]:
         return [batch.pixels for batch in batches(images, PREPROCESS, 16, context.reporter)]
 
-    fit, held = read(data.train.subset(np.setdiff1d(chosen, chosen[::8]))), read(held_out)
+    fit, held = read(data.train.subset(np.setdiff1d(chosen, chosen[::8]))), read(kept_back)
     train = partial(
         train_student,
-        dataset=learning_images(data, held_out),
+        dataset=learning_images(data, kept_back.ids),
         preprocess=PREPROCESS,
         config=Config(data="synthetic", **options),
         context=context,
     )
     io = classifier_io(model)
-    return Workbench(io, fit, held, run_model(model, io, held), context.reporter, train)
+    judged = Judged(held, run_model(model, io, held))
+    return Workbench(io, fit, lambda: fit, judged, judged, 0, context.reporter, train)
 
 
 def trained(
@@ -144,12 +146,12 @@ def test_a_coarsely_rounded_network_learns_to_answer_better(
     grids = {name: scales * 8 for name, scales in qat.file_scales(start, start.build()).items()}
     coarse = replace(start, weight_scales=grids)
     found, _ = qat.improve(coarse, bench)
-    assert bench.score_of(found) > bench.score_of(coarse) + 4
+    assert sqnr_db(found, bench) > sqnr_db(coarse, bench) + 4
     assert all((found.weight_scales[name] == grids[name]).all() for name in grids)
 
 
-def test_held_out_images_are_not_learnt(stripes: Dataset, tmp_path: Path) -> None:
-    """Calibration reads its images once, and each of two epochs all that may be learnt."""
+def test_images_to_choose_and_judge_by_are_not_learnt(stripes: Dataset, tmp_path: Path) -> None:
+    """What one more epoch reads is what is learnt: all training images but the 32 of 112 that are set aside."""
     model = prepare(residual_network())
     read: Counter[int] = Counter()
 
@@ -158,14 +160,23 @@ def test_held_out_images_are_not_learnt(stripes: Dataset, tmp_path: Path) -> Non
         return stripes.train.open_image(index)
 
     data = replace(stripes, train=replace(stripes.train, open_image=open_image))
-    calibration = CalibrationSet(data.train.subset(np.arange(128)), (), "synthetic", 0)
+    calibration = CalibrationSet(data.train.subset(np.arange(112)), (), "synthetic", 0)
     spec = ModelSpec(arch="small", num_classes=4, class_names=data.class_names, preprocess=PREPROCESS)
     source = Source(model, classifier_io(model), spec, data, calibration)
-    config = Config(data="synthetic", calibrator="minmax", rungs=("qat",), qat_epochs=2, check_images=16)
-    _, details = quantize(source, config, Context(tmp_path, SilentReporter()))
-    assert details["ladder"][1]["note"] == "38 steps on 304 images"
-    assert Counter(read.values()) == {1: 16, 3: 112, 2: 192}
-    assert {index for index, times in read.items() if times == 1} < set(range(128))
+    counts = []
+    for epochs in (1, 2):
+        read.clear()
+        config = Config(
+            data="synthetic", calibrator="minmax", rungs=("qat",), qat_epochs=epochs, check_images=16
+        )
+        _, details = quantize(source, config, Context(tmp_path, SilentReporter()))
+        assert details["ladder"][1]["note"].split(";")[0] == f"{18 * epochs} steps on 288 images"
+        counts.append(Counter(read))
+    aside = set(range(len(data.train))) - (counts[1] - counts[0]).keys()
+    assert len(aside) == 32
+    assert aside < set(range(112))
+    assert set((counts[1] - counts[0]).values()) == {1}
+    assert all(counts[0][index] for index in aside), "they are looked at, to choose and to judge"
 
 
 def test_without_other_images_it_says_so(stripes: Dataset, tmp_path: Path) -> None:
@@ -173,7 +184,9 @@ def test_without_other_images_it_says_so(stripes: Dataset, tmp_path: Path) -> No
     model = prepare(residual_network())
     start = calibrated(model, workbench(model, stripes, Context(tmp_path, SilentReporter())), for_onnxruntime)
     bench = workbench(model, stripes, Context(tmp_path, SilentReporter()))
-    train = partial(bench.train.func, **bench.train.keywords | {"dataset": learning_images(few, few.train)})
+    train = partial(
+        bench.train.func, **bench.train.keywords | {"dataset": learning_images(few, few.train.ids)}
+    )
     found, note = qat.improve(start, replace(bench, train=train))
     assert "no training images" in note
     assert found.build() == start.build()

@@ -8,13 +8,19 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from optkit.core.errors import InputError
 from optkit.core.progress import SilentReporter
-from optkit.core.types import Precision
+from optkit.core.types import Precision, Preprocess
+from optkit.data.config import DataConfig
+from optkit.data.load import load_data
+from optkit.data.loading import batches
 from optkit.graph.onnx_file import classifier_io
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.sixteen_bit import emulated, to_sixteen_bit
 from optkit.measure.parity import compare_logits
-from optkit.stages.quantize.sixteen_bit import convert_to_sixteen_bit
+from optkit.report.quantisation_schema import Validation
+from optkit.stages.quantize.budget import checker
+from optkit.stages.quantize.sixteen_bit import convert_to_sixteen_bit, judge
 from tests.small_networks import Builder, gated_network, residual_network, textured_images
 
 FP16_MAX = 65504
@@ -163,6 +169,45 @@ def test_average_pooling_sums_its_window(window: int) -> None:
     model = prepare(b.model(b.op("MatMul", b.op("Relu", b.pool(x, 0, 20)), head), 4, None, 20))
     ops = {entry["op"] for entry in convert(model)[1]["float"]}
     assert ("AveragePool" in ops) == (window == 16)
+
+
+def test_a_file_in_which_nothing_becomes_16_bit_is_refused() -> None:
+    b = Builder()
+    x = b.op("Conv", "input", b.constant(np.full((4, 3, 1, 1), 1e6, np.float32)))
+    model = prepare(b.model(b.op("Flatten", b.op("GlobalMaxPool", x)), 4, None, 20))
+    with pytest.raises(InputError, match="can become FP16") as caught:
+        convert(model)
+    assert "1e+06" in caught.value.why
+    half = to_sixteen_bit(prepare(residual_network()), Precision.FP16, set())
+    half.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    del half.graph.node[0], half.graph.node[-1]
+    half.graph.node[0].input[0], half.graph.node[-1].output[0] = "input", "logits"
+    half.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.checker.check_model(half, full_check=True)
+    with pytest.raises(InputError, match="can become FP16") as caught:
+        convert(half)
+    assert "computes in FP32" in caught.value.why
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_the_file_is_judged_in_its_own_arithmetic(precision: Precision) -> None:
+    """ONNX Runtime's CPU provider computes FP16 in FP32, and refuses BF16."""
+    model = prepare(gated_network())
+    converted, _ = convert(model, precision)
+    images = load_data(DataConfig(path="synthetic"), SilentReporter()).val
+    preprocess = Preprocess(size=16)
+    check = checker(model, classifier_io(model), images, None, preprocess, SilentReporter())
+    told = judge(converted, precision, check)
+    pixels = np.concatenate([one.pixels for one in batches(images, preprocess, 64, SilentReporter())])
+    own = compare_logits(answer(model, pixels), answer(emulated(converted), pixels)).sqnr_db
+    assert told["validation"]["sqnr_db"] == pytest.approx(own, abs=0.3)
+    assert told["validation"]["agreement"] > 0.9
+    assert told["validated_by"].startswith("emulation")
+    assert precision.upper() in told["validated_by"]
+    assert Validation.model_validate(told["validation"]).sqnr_db == told["validation"]["sqnr_db"]
+    if precision is Precision.FP16:
+        in_fp32 = compare_logits(answer(model, pixels), answer(converted, pixels)).sqnr_db
+        assert in_fp32 - own > 1
 
 
 def test_squares_stay_in_fp32() -> None:

@@ -20,13 +20,14 @@ from optkit.graph.onnx_file import classifier_io, precision_of, read_onnx, spec_
 from optkit.graph.qdq import insert_qdq, summary
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import ConvShape, GraphView
+from optkit.graph.tensorrt_fusion import conv_reason
 from optkit.stages.quantize import budget, eight_bit
 from optkit.stages.quantize.config import Config
+from optkit.stages.quantize.execute import run_model
 from optkit.stages.quantize.observe import observe
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
 from optkit.stages.quantize.stage import run
-from optkit.stages.quantize.workbench import run_model
 from tests.small_networks import gated_network, residual_network, textured_images
 
 SPEC = ModelSpec(arch="small", num_classes=4, class_names=CLASSES, preprocess=Preprocess(size=16))
@@ -67,7 +68,7 @@ def test_stage_writes_a_file_that_answers_nearly_the_same(tmp_path: Path, target
     assert (output.format, output.precision) == (Format.ONNX, Precision.INT8)
     assert output.metrics.keys() == {"macs", "params"}
     facts = output.details["quantization"]
-    assert facts["images"] == 19, "two of 21 are kept back to compare the calibrators on"
+    assert facts["calibration_images"] == 21
     assert facts["calibrator"] in facts["sqnr_db_of_calibrators"]
     assert facts["classes_present"] == facts["classes"] == 4
     assert facts["quantized"]["Conv"] + sum(entry["op"] == "Conv" for entry in facts["float"]) == 3
@@ -83,9 +84,48 @@ def test_stage_writes_a_file_that_answers_nearly_the_same(tmp_path: Path, target
     assert 0 < np.abs(got - expected).max() < 0.3 * np.ptp(expected)
 
 
-def test_static_batch_is_calibrated_with_its_own_batch(tmp_path: Path) -> None:
-    quantize(tmp_path, residual_network(batch=4))
-    assert classifier_io(read_onnx(tmp_path / "out" / "model.onnx")).batch == 4
+def test_static_batch_is_calibrated_as_a_free_one(tmp_path: Path) -> None:
+    """21 images fill five batches of 4 and a part of one."""
+    files = []
+    for batch in (4, None):
+        folder = tmp_path / str(batch)
+        quantize(folder, residual_network(batch=batch), calibrator="minmax")
+        files.append(read_onnx(folder / "out" / "model.onnx"))
+    assert [classifier_io(model).batch for model in files] == [4, None]
+    fixed, free = (
+        {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        for model in files
+    )
+    scales = [name for name in free if name.endswith(".scale")]
+    assert scales
+    for name in scales:
+        np.testing.assert_allclose(fixed[name], free[name], rtol=1e-5)
+
+
+def test_the_wanted_calibrator_makes_the_file(tmp_path: Path) -> None:
+    files = {}
+    for name in ("minmax", "mse"):
+        output = quantize(tmp_path / name, residual_network(), calibrator=name)
+        assert quantization(output)["calibrator"] == name
+        assert quantization(output)["sqnr_db_of_calibrators"] == {}
+        files[name] = read_onnx(tmp_path / name / "out" / "model.onnx").SerializeToString(deterministic=True)
+    assert files["minmax"] != files["mse"]
+
+
+def test_so_many_images_are_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: set[int] = set()
+
+    def observing(model, io, tensors, batches, *others):
+        def counted():
+            for pixels in batches:
+                sizes.add(len(pixels))
+                yield pixels
+
+        return observe(model, io, tensors, counted(), *others)
+
+    monkeypatch.setattr(eight_bit, "observe", observing)
+    quantize(tmp_path, residual_network(), calibrator="minmax", calibration_batch=7)
+    assert sizes == {7}
 
 
 def test_digest_tells_calibration_sets_apart(tmp_path: Path) -> None:
@@ -174,7 +214,7 @@ def test_tensorrt_leaves_gates_in_float_and_says_why() -> None:
     ],
 )
 def test_legality_table(shape: tuple, is_first: bool, legal: bool) -> None:
-    assert (for_tensorrt.conv_reason(ConvShape(*shape), is_first) == "") == legal
+    assert (conv_reason(ConvShape(*shape), is_first) == "") == legal
 
 
 @pytest.fixture(scope="module")
@@ -225,25 +265,37 @@ def quantization(output: Output) -> dict:
 
 
 @pytest.mark.parametrize(
-    "limits", [{"max_drop": 0.0}, {"min_agreement": 1.0}, {"min_sqnr": 500.0}, {"max_drop": 100.0}]
+    ("limits", "keeps"),
+    [
+        ({"max_drop": 0.0}, None),
+        ({"max_drop": 100.0}, True),
+        ({"min_agreement": 1.0}, None),
+        ({"min_agreement": 0.01}, True),
+        ({"min_sqnr": 500.0}, False),
+        ({"min_sqnr": -500.0}, True),
+    ],
 )
-def test_a_budget_starts_the_ladder_which_ends_when_it_holds(tmp_path: Path, limits: dict) -> None:
+def test_a_budget_starts_the_ladder_which_ends_when_it_holds(
+    tmp_path: Path, limits: dict[str, float], keeps: bool | None
+) -> None:
     reporter = SilentReporter()
     output = quantize(tmp_path, residual_network(), reporter, rungs=("ranges", "rounding"), **limits)
     found = quantization(output)
     ((name, limit),) = limits.items()
     figure = {"max_drop": "drop", "min_agreement": "agreement", "min_sqnr": "sqnr_db"}[name]
-    reached = found["validation"][figure]
-    held = reached <= limit if name == "max_drop" else reached >= limit
+    reached = [entry["validation"][figure] for entry in found["ladder"] if entry["kept"]]
+    holds = [value <= limit if name == "max_drop" else value >= limit for value in reached]
+    assert found["validation"][figure] == reached[-1]
+    assert keeps in (None, holds[-1])
     assert found["budget"] == {
-        "max_drop": None,
-        "min_agreement": None,
-        "min_sqnr": None,
-        **limits,
-        "held": held,
-    }
-    assert held or [entry["rung"] for entry in found["ladder"]] == ["calibration", "ranges", "rounding"]
-    assert held is not any("BUDGET DOES NOT HOLD" in text for text in reporter.warnings)
+        "max_drop": None, "min_agreement": None, "min_sqnr": None, **limits, "held": holds[-1]
+    }  # fmt: skip
+    assert not any(holds[:-1]), "it goes on only while the budget does not hold"
+    if not holds[-1]:
+        assert [entry["rung"] for entry in found["ladder"]] == ["calibration", "ranges", "rounding"]
+    if keeps:
+        assert [entry["rung"] for entry in found["ladder"]] == ["calibration"]
+    assert holds[-1] is not any("BUDGET DOES NOT HOLD" in text for text in reporter.warnings)
     assert {entry["node"] for entry in found["sensitivity"]} >= {"conv0", "conv3"}
 
 
@@ -256,7 +308,8 @@ def test_named_rungs_are_climbed_without_a_budget(tmp_path: Path) -> None:
 
 def test_without_ladder_nothing_of_it_is_told(tmp_path: Path) -> None:
     assert (
-        not {"ladder", "sensitivity", "budget"} & quantization(quantize(tmp_path, residual_network())).keys()
+        not {"ladder", "sensitivity", "budget", "speed"}
+        & quantization(quantize(tmp_path, residual_network())).keys()
     )
 
 

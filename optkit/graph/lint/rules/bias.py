@@ -9,9 +9,8 @@ import onnx
 
 from optkit.graph.lint.base import ONNXRUNTIME, TENSORRT, Rule, Severity
 from optkit.graph.lint.names import label
-from optkit.graph.lint.view import LintGraph
+from optkit.graph.lint.view import BIASED, LintGraph
 
-BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 TOLERANCE = 1e-3
 
 
@@ -63,11 +62,12 @@ def bias_scale(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 
 RULES = (
-    Rule("quantized-bias", Severity.ERROR, (TENSORRT,), "Leave biases in float (--target tensorrt).", quantized_bias),
-    Rule("float-bias", Severity.WARNING, (ONNXRUNTIME,), "Quantise the bias to INT32 (--target onnxruntime).",
+    Rule("quantized-bias", Severity.ERROR.on((TENSORRT,)), "Leave biases in float (--target tensorrt).",
+         quantized_bias),
+    Rule("float-bias", Severity.WARNING.on((ONNXRUNTIME,)), "Quantise the bias to INT32 (--target onnxruntime).",
          float_bias),
-    Rule("float-conv-bias", Severity.NOTE, (ONNXRUNTIME,), "Quantise the bias to INT32 (--target onnxruntime).",
+    Rule("float-conv-bias", Severity.NOTE.on((ONNXRUNTIME,)), "Quantise the bias to INT32 (--target onnxruntime).",
          float_conv_bias),
-    Rule("bias-scale", Severity.ERROR, (ONNXRUNTIME,),
+    Rule("bias-scale", Severity.ERROR.on((ONNXRUNTIME,)),
          "Encode the bias in units of input scale · weight scale, per channel.", bias_scale),
 )  # fmt: skip

@@ -8,10 +8,11 @@ import onnx
 
 from optkit.graph.lint.base import CPU, TENSORRT, Rule, Severity
 from optkit.graph.lint.names import label
-from optkit.graph.lint.view import CLIPPING, WEIGHTED, LintGraph
+from optkit.graph.lint.view import WEIGHTED, LintGraph
+from optkit.graph.qdq_view import CLIPPING
+from optkit.graph.tensorrt_fusion import POINTWISE
 
 FUNCTIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Exp", "Log"})
-POINTWISE = CLIPPING | {"BatchNormalization", "HardSwish"}
 SHAPING = frozenset(
     {"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Pad", "Expand", "Where"}
 )
@@ -88,11 +89,11 @@ def late_clipping(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 
 RULES = (
-    Rule("inside-silu", Severity.ERROR, (TENSORRT,), "Move Q/DQ behind the Mul.", inside_silu),
-    Rule("output-codec", Severity.ERROR, (TENSORRT,), "Remove this Q/DQ; quantise the next convolution's input.",
-         output_codecs),
-    Rule("float-function", Severity.ERROR, (TENSORRT,), "Remove the Q/DQ in front of it.", float_functions),
-    Rule("shaping", Severity.WARNING, (TENSORRT,), "Remove the Q/DQ in front of it.", shaping),
-    Rule("late-clipping", Severity.WARNING, CPU, "Move Q/DQ behind it: the clipped range is the quantised range.",
+    Rule("inside-silu", Severity.ERROR.on((TENSORRT,)), "Move Q/DQ behind the Mul.", inside_silu),
+    Rule("output-codec", Severity.ERROR.on((TENSORRT,)), "Remove this Q/DQ; where a convolution comes next, quantise "
+         "its input.", output_codecs),
+    Rule("float-function", Severity.ERROR.on((TENSORRT,)), "Remove the Q/DQ in front of it.", float_functions),
+    Rule("shaping", Severity.WARNING.on((TENSORRT,)), "Remove the Q/DQ in front of it.", shaping),
+    Rule("late-clipping", Severity.WARNING.on(CPU), "Move Q/DQ behind it: the clipped range is the quantised range.",
          late_clipping),
 )  # fmt: skip

@@ -47,6 +47,6 @@ def repeated(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 
 RULES = (
-    Rule("dangling", Severity.ERROR, TARGETS, "Remove the lone node, or write its partner.", dangling),
-    Rule("repeated", Severity.WARNING, TARGETS, "Let the readers share one pair.", repeated),
+    Rule("dangling", Severity.ERROR.on(TARGETS), "Remove the lone node, or write its partner.", dangling),
+    Rule("repeated", Severity.WARNING.on(TARGETS), "Let the readers share one pair.", repeated),
 )

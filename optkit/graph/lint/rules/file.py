@@ -11,7 +11,7 @@ from onnx import TensorProto
 from optkit.core.errors import InputError
 from optkit.graph.lint.base import CPU, TARGETS, TENSORRT, Rule, Severity
 from optkit.graph.lint.names import label, type_name
-from optkit.graph.lint.view import LintGraph
+from optkit.graph.lint.view import STANDARD, LintGraph
 from optkit.graph.onnx_file import classifier_io
 from optkit.graph.qdq_view import attribute
 
@@ -23,7 +23,7 @@ SINCE = {
     TensorProto.FLOAT4E2M1: 23,
 }
 PER_CHANNEL_SINCE = 13
-HALF_SCALE_SINCE = 19
+OTHER_SCALE_SINCE = 19  # FP16 or BF16
 INTEGER_FORMAT = frozenset(
     {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
 )
@@ -32,14 +32,14 @@ CONTROL = frozenset({"If", "Loop", "Scan"})
 
 def old_opset(graph: LintGraph) -> Iterator[tuple[str, str]]:
     """What a Q/DQ uses must exist in the operator set that the file names."""
-    for codec in graph.codecs:
-        if codec.node.domain not in ("", "ai.onnx"):
+    for codec in graph.pairs():
+        if codec.node.domain not in STANDARD:
             continue
         needed, what = SINCE.get(codec.type, 10), type_name(codec.type)
         if codec.scale is not None and codec.scale.size > 1 and needed < PER_CHANNEL_SINCE:
             needed, what = PER_CHANNEL_SINCE, "a scale per channel"
-        if codec.scale is not None and codec.scale.dtype == np.float16 and needed < HALF_SCALE_SINCE:
-            needed, what = HALF_SCALE_SINCE, "a scale in FP16"
+        if codec.scale is not None and codec.scale.dtype != np.float32 and needed < OTHER_SCALE_SINCE:
+            needed, what = OTHER_SCALE_SINCE, f"a scale in {codec.scale.dtype.name}"
         if graph.opset < needed:
             yield (
                 label(codec.node),
@@ -79,12 +79,11 @@ def double_weights(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 def broken_weights(graph: LintGraph) -> Iterator[tuple[str, str]]:
     """One NaN reaches every answer; scales have a rule of their own."""
-    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-    read = dict.fromkeys(
-        name for node in graph.weighted() for name in node.input[1:] if name in graph.tensors
-    )
-    for name in read:
-        if graph.tensors[name].data_type in floats and not np.isfinite(graph.value(name)).all():
+    for name in dict.fromkeys(name for node in graph.weighted() for name in node.input[1:]):
+        value = graph.value(name)
+        if value is not None and value.dtype.kind not in "iufb":  # BF16 and FP8, which numpy does not know
+            value = value.astype(np.float32)
+        if value is not None and not np.isfinite(value).all():
             yield name, "It holds NaN or infinite values."
 
 
@@ -137,8 +136,14 @@ def integer_format(graph: LintGraph) -> Iterator[tuple[str, str]]:
 def foreign_operators(graph: LintGraph) -> Iterator[tuple[str, str]]:
     """Operators of other domains than ONNX's own are made for one runtime."""
     for node in graph.view.nodes:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in STANDARD:
             yield label(node), f"{node.op_type} is of the domain {node.domain!r}, not of standard ONNX."
+
+
+def odd_constants(graph: LintGraph) -> Iterator[tuple[str, str]]:
+    """https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md says so of Constant."""
+    for name in sorted(graph.without_values):
+        yield name, "It is a sparse constant, or text, which TensorRT's parser does not read."
 
 
 def not_quantized(graph: LintGraph) -> Iterator[tuple[str, str]]:
@@ -156,22 +161,26 @@ def unseen(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 QUANTIZE = "Quantise the FP32 file for this target: optkit quantize"
 EXPORT = "Export the model again."
+AGAIN = "export"
 RULES = (
-    Rule("valid-types", Severity.ERROR, TARGETS, EXPORT, types),
-    Rule("classifier", Severity.ERROR, TARGETS, "Export the classifier alone, with logits as its only output.",
-         classifier),
-    Rule("opset", Severity.ERROR, TARGETS, "Export and quantise with a newer opset.", old_opset),
-    Rule("opset-not-honoured", Severity.ERROR, TARGETS, "Ask for the opset that the exporter writes.", other_opset),
-    Rule("kernel-shape", Severity.ERROR, (TENSORRT,), "Write kernel_shape on every convolution.", kernel_shape),
-    Rule("batch", Severity.WARNING, TARGETS, "Export with a dynamic batch dimension.", fixed_batch),
-    Rule("double-weights", Severity.ERROR, (TENSORRT,), "Export in FP32.", double_weights),
-    Rule("double-weights", Severity.WARNING, CPU, "Export in FP32.", double_weights),
-    Rule("broken-weights", Severity.ERROR, TARGETS, "Train or export again; look for overflow in FP16.",
-         broken_weights),
-    Rule("external-data", Severity.NOTE, TARGETS, "Below 2 GB one file is simpler: optkit export merges them.",
-         external_data),
-    Rule("integer-format", Severity.ERROR, (TENSORRT,), QUANTIZE, integer_format),
-    Rule("foreign-operators", Severity.ERROR, (TENSORRT,), EXPORT, foreign_operators),
-    Rule("not-quantized", Severity.NOTE, TARGETS, QUANTIZE, not_quantized),
-    Rule("control-flow", Severity.WARNING, TARGETS, "Export a fixed graph.", unseen),
+    Rule("valid-types", Severity.ERROR.on(TARGETS), EXPORT, types, AGAIN),
+    Rule("classifier", Severity.ERROR.on(TARGETS), "Export the classifier alone, with a float image as its only input "
+         "and logits as its only output.", classifier, AGAIN),
+    Rule("opset", Severity.ERROR.on(TARGETS), "Export and quantise with a newer opset.", old_opset, AGAIN),
+    Rule("opset-not-honoured", Severity.ERROR.on(TARGETS), "Ask for the opset that the exporter writes.", other_opset,
+         AGAIN),
+    Rule("kernel-shape", Severity.ERROR.on((TENSORRT,)), "Write kernel_shape on every convolution.", kernel_shape),
+    Rule("batch", Severity.WARNING.on(TARGETS), "Export with a dynamic batch dimension.", fixed_batch, AGAIN),
+    Rule("double-weights", {**Severity.ERROR.on((TENSORRT,)), **Severity.WARNING.on(CPU)}, "Export in FP32.",
+         double_weights, AGAIN),
+    Rule("broken-weights", Severity.ERROR.on(TARGETS), "Train or export again; look for overflow in FP16.",
+         broken_weights, AGAIN),
+    Rule("external-data", Severity.NOTE.on(TARGETS), "Below 2 GB one file is simpler: optkit export merges them.",
+         external_data, AGAIN),
+    Rule("integer-format", Severity.ERROR.on((TENSORRT,)), QUANTIZE, integer_format),
+    Rule("foreign-operators", Severity.ERROR.on((TENSORRT,)), EXPORT, foreign_operators, AGAIN),
+    Rule("constant-form", Severity.ERROR.on((TENSORRT,)), "Write it as a dense tensor of numbers.", odd_constants,
+         AGAIN),
+    Rule("not-quantized", Severity.NOTE.on(TARGETS), "", not_quantized),
+    Rule("control-flow", Severity.WARNING.on(TARGETS), "Export a fixed graph.", unseen, AGAIN),
 )  # fmt: skip

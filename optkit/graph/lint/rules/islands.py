@@ -6,15 +6,20 @@ from collections.abc import Iterator
 
 import onnx
 
-from optkit.graph.lint.base import CPU, ONNXRUNTIME, OPENVINO, TARGETS, TENSORRT, Rule, Severity
+from optkit.graph.lint.base import CPU, ONNXRUNTIME, OPENVINO, TARGETS, Rule, Severity
 from optkit.graph.lint.names import label
-from optkit.graph.lint.view import CLIPPING, LintGraph
+from optkit.graph.lint.view import LintGraph
+from optkit.graph.qdq_view import CLIPPING
 
-POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
+WINDOWS = frozenset({"MaxPool", "AveragePool"})
 PAIRED = frozenset({"Add", "Mul"})
-BRIDGES = POOLS | PAIRED | {"Concat"}
-# OpenVINO computes sums and SiLU in the convolution's kernel, and a gate's pooling and product faster in float.
-OPENVINO_BRIDGES = BRIDGES - PAIRED - {"GlobalAveragePool"}
+# Of ONNX Runtime's; it has no integer ReduceMean, which is written as GlobalAveragePool therefore. OpenVINO computes
+# sums and SiLU in the convolution's kernel, and a gate's pooling and product faster in float.
+BRIDGES = {
+    ONNXRUNTIME: WINDOWS | PAIRED | {"GlobalAveragePool", "Concat"},
+    OPENVINO: WINDOWS | {"Concat"},
+}
+FUSED = CLIPPING | {"LeakyRelu"}
 
 
 def half_quantized(graph: LintGraph) -> Iterator[tuple[str, str]]:
@@ -40,7 +45,7 @@ def half_sum(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 def float_islands(graph: LintGraph) -> Iterator[tuple[str, str]]:
     """Integer operators before and after it, and float in between."""
-    bridges = OPENVINO_BRIDGES if graph.target == OPENVINO else BRIDGES
+    bridges = BRIDGES[graph.target]
     for node in graph.plain.nodes:
         activations = graph.plain.activation_inputs(node)
         if node.op_type not in bridges or graph.reads_codes(node) or len(activations) < len(node.input):
@@ -54,17 +59,18 @@ def float_islands(graph: LintGraph) -> Iterator[tuple[str, str]]:
 def integer_islands(graph: LintGraph) -> Iterator[tuple[str, str]]:
     """Rounding without any gain."""
     for node in graph.plain.nodes:
-        if node.op_type in POOLS and graph.reads_codes(node):
+        is_pool = node.op_type in WINDOWS or graph.plain.pools_maps(node)
+        if is_pool and graph.reads_codes(node):
             neighbours = [*_makers(graph, node), *graph.plain.consumers[node.output[0]]]
             if not any(map(graph.is_quantized_node, neighbours)):
                 yield label(graph.original(node)), f"{node.op_type} is quantised between float operators."
 
 
 def _makers(graph: LintGraph, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """The nodes that make its activations, before activations that are fused with them."""
+    """The nodes that make its activations, before pointwise functions that are fused with them."""
     for name in graph.plain.activation_inputs(node):
         maker = graph.plain.producer.get(name)
-        while maker is not None and maker.op_type in CLIPPING and not graph.reads_codes(maker):
+        while maker is not None and maker.op_type in FUSED and not graph.reads_codes(maker):
             maker = graph.plain.producer.get(maker.input[0])
         if maker is not None:
             yield maker
@@ -72,8 +78,8 @@ def _makers(graph: LintGraph, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 
 BOTH = "Put Q/DQ on both, or on neither."
 RULES = (
-    Rule("half-quantized", Severity.WARNING, TARGETS, BOTH, half_quantized),
-    Rule("half-sum", Severity.WARNING, (ONNXRUNTIME,), BOTH, half_sum),
-    Rule("float-island", Severity.WARNING, CPU, "Put Q/DQ around it too.", float_islands),
-    Rule("integer-island", Severity.WARNING, (*CPU, TENSORRT), "Remove its Q/DQ.", integer_islands),
+    Rule("half-quantized", Severity.WARNING.on(TARGETS), BOTH, half_quantized),
+    Rule("half-sum", Severity.WARNING.on((ONNXRUNTIME,)), BOTH, half_sum),
+    Rule("float-island", Severity.WARNING.on(CPU), "Put Q/DQ around it too.", float_islands),
+    Rule("integer-island", Severity.WARNING.on(TARGETS), "Remove its Q/DQ.", integer_islands),
 )

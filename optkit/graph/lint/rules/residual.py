@@ -44,6 +44,6 @@ def float_shortcut(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 REMEDY = "Put Q/DQ on the shortcut only, and leave the operand of the fused convolution alone."
 RULES = (
-    Rule("residual-edge", Severity.ERROR, (TENSORRT,), REMEDY, wrong_edge),
-    Rule("float-shortcut", Severity.NOTE, (TENSORRT,), REMEDY, float_shortcut),
+    Rule("residual-edge", Severity.ERROR.on((TENSORRT,)), REMEDY, wrong_edge),
+    Rule("float-shortcut", Severity.NOTE.on((TENSORRT,)), REMEDY, float_shortcut),
 )

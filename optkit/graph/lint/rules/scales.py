@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from optkit.graph.lint.base import CPU, TARGETS, TENSORRT, Rule, Severity
 from optkit.graph.lint.names import label
@@ -15,9 +16,14 @@ from optkit.graph.qdq_view import attribute
 SMALLEST = float(np.finfo(np.float32).tiny)
 
 
+def _once(graph: LintGraph) -> Iterator[Codec]:
+    """The first of those that share scale and zero point, as the two of a pair do."""
+    return iter({tuple(codec.node.input[1:]): codec for codec in reversed(graph.codecs)}.values())
+
+
 def bad_scales(graph: LintGraph) -> Iterator[tuple[str, str]]:
     """A scale of 0 makes 0 / 0; denormal ones become 0 where the runtime flushes them."""
-    for codec in graph.codecs:
+    for codec in _once(graph):
         if codec.scale is None:
             continue
         values = codec.scale.astype(np.float64).ravel()
@@ -35,14 +41,14 @@ def bad_scales(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 def computed(graph: LintGraph) -> Iterator[tuple[str, str]]:
     """Runtimes fuse what they can fold: scales must be constants."""
-    for codec in graph.codecs:
+    for codec in _once(graph):
         if codec.scale is None or codec.zero is None:
             yield label(codec.node), "Its scale or zero point is computed by the graph, not a constant."
 
 
 def misfits(graph: LintGraph) -> Iterator[tuple[str, str]]:
     """Lengths of scale and zero point against the axis they belong to."""
-    for codec in graph.codecs:
+    for codec in _once(graph):
         if codec.scale is None or attribute(codec.node, "block_size", 0):
             continue
         scales = codec.scale.size
@@ -63,10 +69,12 @@ def unequal_pairs(graph: LintGraph) -> Iterator[tuple[str, str]]:
         encoder = encoders.get(codec.node.input[0])
         if encoder is None or _encodes(codec):
             continue
-        if encoder.type != codec.type:
+        if encoder.type != codec.type and TensorProto.UNDEFINED not in (encoder.type, codec.type):
             yield label(codec.node), f"It decodes another integer type than {label(encoder.node)!r} encodes."
-        elif not (_same(encoder.scale, codec.scale) and _same(encoder.zero, codec.zero)):
-            yield label(codec.node), f"Its scale or zero point is not that of {label(encoder.node)!r}."
+        elif not (_same(encoder.scale, codec.scale) and _same(encoder.zero, codec.zero)) or (
+            codec.scale is not None and codec.scale.size > 1 and encoder.axis != codec.axis
+        ):
+            yield label(codec.node), f"Its scale, axis or zero point is not that of {label(encoder.node)!r}."
 
 
 def _encodes(codec: Codec) -> bool:
@@ -74,18 +82,19 @@ def _encodes(codec: Codec) -> bool:
 
 
 def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    return (
-        one is None
-        or other is None
-        or (one.size == other.size and bool((one.ravel() == other.ravel()).all()))
-    )
+    """Whether they may be equal; one value stands for any number of it, as an absent zero point does."""
+    if one is None or other is None:
+        return True
+    sizes_fit = one.size == other.size or 1 in (one.size, other.size)
+    return sizes_fit and bool((one.ravel() == other.ravel()).all())
 
 
 def _decoded_weights(graph: LintGraph) -> Iterator[tuple[onnx.NodeProto, Codec, int]]:
     """Plain nodes, the DQ of their weights, and the axis that scales belong to."""
     for node in graph.weighted():
         codec = graph.decoder(node, 1)
-        if codec is not None and codec.scale is not None:
+        in_blocks = codec is not None and attribute(codec.node, "block_size", 0)
+        if codec is not None and codec.scale is not None and not in_blocks:
             yield node, codec, graph.weight_axis(node)
 
 
@@ -110,8 +119,9 @@ def per_channel_activations(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 def _per_tensor(graph: LintGraph, depthwise: bool) -> Iterator[tuple[str, str]]:
     for node, codec, axis in _decoded_weights(graph):
-        outputs = graph.tensors[node.input[1]].dims[axis] if graph.tensors[node.input[1]].dims else 1
-        is_depthwise = node.op_type == "Conv" and attribute(node, "group", 1) == outputs
+        shape = graph.tensors[node.input[1]].dims
+        outputs = shape[axis]
+        is_depthwise = node.op_type == "Conv" and attribute(node, "group", 1) > 1 and shape[1] == 1
         if codec.scale is not None and codec.scale.size == 1 and outputs > 1 and is_depthwise == depthwise:
             kind = "depthwise filters" if depthwise else "output channels"
             yield (
@@ -131,18 +141,17 @@ def per_tensor_weights(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 
 PER_CHANNEL = "Quantise again with a weight scale per output channel (opset 13 or newer)."
+WORSE_FOR_TENSORRT = {**Severity.ERROR.on((TENSORRT,)), **Severity.WARNING.on(CPU)}
 RULES = (
-    Rule("scale", Severity.ERROR, TARGETS, "Guard all-zero channels and constant tensors when taking ranges; "
+    Rule("scale", Severity.ERROR.on(TARGETS), "Guard all-zero channels and constant tensors when taking ranges; "
          "quantise again.", bad_scales),
-    Rule("computed-scale", Severity.ERROR, (TENSORRT,), "Write scales and zero points as initializers.", computed),
-    Rule("computed-scale", Severity.WARNING, CPU, "Write scales and zero points as initializers.", computed),
-    Rule("scale-shape", Severity.ERROR, TARGETS, "Give one scale and one zero point, or one per channel of the axis.",
-         misfits),
-    Rule("unequal-pair", Severity.ERROR, TARGETS, "Give both nodes of a pair the same scale, zero point and type.",
+    Rule("computed-scale", WORSE_FOR_TENSORRT, "Write scales and zero points as constants.", computed),
+    Rule("scale-shape", Severity.ERROR.on(TARGETS), "Give one scale and one zero point, or one per channel of the "
+         "axis.", misfits),
+    Rule("unequal-pair", Severity.ERROR.on(TARGETS), "Give both nodes of a pair the same scale, zero point and type.",
          unequal_pairs),
-    Rule("scale-axis", Severity.ERROR, TARGETS, "Put the axis of weight scales on the output channels.", wrong_axis),
-    Rule("activation-scales", Severity.ERROR, (TENSORRT,), "Give activations one scale.", per_channel_activations),
-    Rule("activation-scales", Severity.WARNING, CPU, "Give activations one scale.", per_channel_activations),
-    Rule("per-tensor-depthwise", Severity.ERROR, TARGETS, PER_CHANNEL, per_tensor_depthwise),
-    Rule("per-tensor-weights", Severity.WARNING, TARGETS, PER_CHANNEL, per_tensor_weights),
+    Rule("scale-axis", Severity.ERROR.on(TARGETS), "Put the axis of weight scales on the output channels.", wrong_axis),
+    Rule("activation-scales", WORSE_FOR_TENSORRT, "Give activations one scale.", per_channel_activations),
+    Rule("per-tensor-depthwise", Severity.ERROR.on(TARGETS), PER_CHANNEL, per_tensor_depthwise),
+    Rule("per-tensor-weights", Severity.WARNING.on(TARGETS), PER_CHANNEL, per_tensor_weights),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Convolutions that TensorRT has no good INT8 kernel for."""
+"""Layers that TensorRT has no good INT8 kernel for."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from collections.abc import Iterator
 from optkit.graph.lint.base import TENSORRT, Rule, Severity
 from optkit.graph.lint.names import label
 from optkit.graph.lint.view import LintGraph
-from optkit.graph.tensorrt_fusion import conv_reason, is_pooled
+from optkit.graph.tensorrt_fusion import weight_reason
 
 
 def slow_shapes(graph: LintGraph) -> Iterator[tuple[str, str]]:
     """By the same table that the placement for TensorRT follows."""
     for node in graph.weighted():
-        if node.op_type != "Conv" or not graph.is_quantized_node(node):
-            continue
-        reason = conv_reason(graph.plain.conv_shape(node), is_first=node.input[0] in graph.plain.inputs)
-        if not reason and is_pooled(graph.plain, node.input[0]):
-            reason = "works on pooled 1×1 maps"
-        if reason:
-            yield label(graph.original(node)), f"No INT8 kernel that is faster than FP16: {reason}."
+        is_known = graph.plain.weight_axis(node) is not None
+        if is_known and graph.is_quantized_node(node) and (reason := weight_reason(graph.plain, node)):
+            yield label(graph.original(node)), f"INT8 is not worth it in TensorRT: {reason}."
 
 
-RULES = (Rule("slow-shape", Severity.WARNING, (TENSORRT,), "Leave it in floating point.", slow_shapes),)
+RULES = (Rule("slow-shape", Severity.WARNING.on((TENSORRT,)), "Leave it in floating point.", slow_shapes),)

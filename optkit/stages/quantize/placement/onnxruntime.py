@@ -3,6 +3,9 @@
 U8 activations with a zero point, S8 weights per output channel, INT32 biases of scale input · weight: with
 S8 activations or float biases most convolutions stay in floating point between Q and DQ, and the file is
 slower than FP32. On CPUs without VNNI (before 2019) a U8·S8 product pair may saturate.
+
+Figures in this file: ONNX Runtime 1.31, one thread of an AVX-512 VNNI server; ranges from 64 photos, SQNR
+of the logits on 100 others of the same sets.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import onnx
 
 from optkit.graph.qdq import Grid, QdqPlan
-from optkit.graph.qdq_view import GraphView
+from optkit.graph.qdq_view import CLIPPING, GraphView
 from optkit.stages.quantize.float_start import float_start
 
 # Have a weight; the sum runs in INT32, so this is where the speed comes from.
@@ -19,8 +22,6 @@ WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 INTEGER = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid"})
 # Move values without changing them: integers pass when both sides share one scale.
 MOVING = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
-# Clip at a constant: rounding to a range that ends there does the same, so Q goes behind it, never before.
-CLIPPING = frozenset({"Relu", "Clip"})
 # x · sigmoid(x) is nearly 0 below, so codes spent there are lost.
 # EfficientNet-B0 with `mse`: SQNR 12.3 dB without a floor, 17.7 with it.
 SILU_FLOOR = -4.0

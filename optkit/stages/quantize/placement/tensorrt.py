@@ -12,7 +12,7 @@ import onnx
 
 from optkit.graph.qdq import Grid, QdqPlan
 from optkit.graph.qdq_view import GraphView
-from optkit.graph.tensorrt_fusion import MIN_WIDTH, conv_reason, from_conv, is_pooled
+from optkit.graph.tensorrt_fusion import from_conv, weight_reason
 
 
 def plan(view: GraphView) -> QdqPlan:
@@ -20,7 +20,7 @@ def plan(view: GraphView) -> QdqPlan:
     planned = QdqPlan(Grid(symmetric=True), quantize_bias=False)
     for node in view.nodes:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
-            if reason := _reason_for_float(view, node):
+            if reason := weight_reason(view, node):
                 planned.left[node.name] = reason
             else:
                 planned.nodes.add(node.name)
@@ -28,18 +28,6 @@ def plan(view: GraphView) -> QdqPlan:
         elif node.op_type == "Add" and len(set(view.activation_inputs(node))) == 2:
             _plan_sum(view, planned, node)
     return planned
-
-
-def _reason_for_float(view: GraphView, node: onnx.NodeProto) -> str:
-    if view.weight_axis(node) is None:
-        return "its weights are not constant"
-    if node.op_type == "Conv":
-        if is_pooled(view, node.input[0]):
-            return "works on pooled 1×1 maps (SE gate): too little work to pay for conversion"
-        return conv_reason(view.conv_shape(node), is_first=node.input[0] in view.inputs)
-    if min(view.constants[node.input[1]].dims) < MIN_WIDTH:
-        return f"narrower than {MIN_WIDTH}"
-    return ""
 
 
 def _plan_sum(view: GraphView, planned: QdqPlan, node: onnx.NodeProto) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optkit.stages.quantize.candidate import Candidate
-from optkit.stages.quantize.fitting import fit_layers
+from optkit.stages.quantize.refit import refit_layers
 from optkit.stages.quantize.workbench import Workbench
 
 ORDER = 30
@@ -11,4 +11,4 @@ ORDER = 30
 
 def improve(candidate: Candidate, bench: Workbench) -> tuple[Candidate, str] | None:
     """Layer after layer, on what the quantised layers before it make of the images."""
-    return fit_layers(candidate, bench, "correcting biases", biases_only=True)
+    return refit_layers(candidate, bench, "correcting biases", biases_only=True)

@@ -11,18 +11,18 @@ from optkit.stages.quantize.choose import find_ranges
 from optkit.stages.quantize.equalise import channels_to_observe, equalise
 from optkit.stages.quantize.workbench import Workbench
 
-ORDER = 20
+ORDER = 10
 ALPHAS = (0.5, 0.75, 1.0)
 
 
 def improve(candidate: Candidate, bench: Workbench) -> tuple[Candidate, str] | None:
-    """The best of several strengths on the held-out images."""
+    """The best of several strengths."""
     view = GraphView(candidate.model)
     channels = channels_to_observe(view, candidate.plan)
     if not channels:
         return None
-    with bench.reporter.track("observing channels", sum(map(len, bench.fit))) as task:
-        ranges = observe_channels(candidate.model, bench.io, channels, bench.fit, task)
+    with bench.reporter.track("observing channels") as task:
+        ranges = observe_channels(candidate.model, bench.io, channels, bench.all_fit(), task)
     tried = {}
     for alpha in ALPHAS:
         model = equalise(candidate.model, ranges, alpha)
@@ -31,6 +31,6 @@ def improve(candidate: Candidate, bench: Workbench) -> tuple[Candidate, str] | N
         tried[alpha] = replace(
             candidate, model=model, observed=candidate.observed | seen, ranges=candidate.ranges | found
         )
-    scores = {alpha: bench.score_of(trial) for alpha, trial in tried.items()}
-    best = max(scores, key=lambda alpha: scores[alpha])
+    scores = {alpha: bench.choosing.parity(trial.build(), bench.io)[0] for alpha, trial in tried.items()}
+    best = max(scores, key=lambda alpha: scores[alpha].sqnr_db)
     return tried[best], f"alpha {best:g}"

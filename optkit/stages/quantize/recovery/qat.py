@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from optkit.core.errors import UsageError
 from optkit.graph.qdq_view import GraphView
 from optkit.graph.torch_module import GraphModule
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.workbench import Workbench
-from optkit.train.phase import Diverged
 
 ORDER = 70
 # INT32 biases widen the scale of weights that are tiny beside them; a bias that stayed below what it was widened
@@ -35,7 +35,9 @@ def improve(candidate: Candidate, bench: Workbench) -> tuple[Candidate, str] | N
     key = hashlib.sha256(file.SerializeToString(deterministic=True)).hexdigest()
     try:
         note = bench.train(student, GraphModule(candidate.model), key)
-    except Diverged as error:
+    except (
+        UsageError
+    ) as error:  # diverged, or out of memory: the hint is for those who train from the command line
         return candidate, f"{error} {error.why}"
     learnt = {name: value for name, value in student.initializers().items() if name in learning}
     fitted = candidate.fitted | _limited(learnt, candidate, scales, grids)

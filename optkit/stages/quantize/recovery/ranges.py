@@ -21,7 +21,7 @@ from optkit.stages.quantize.choose import find_ranges
 from optkit.stages.quantize.config import CALIBRATORS
 from optkit.stages.quantize.workbench import Workbench
 
-ORDER = 10
+ORDER = 20
 IMAGES = 64
 
 
@@ -53,7 +53,7 @@ def _errors(
     """The estimated error of the logits for every range of every tensor."""
     module = GraphModule(candidate.model)
     errors = {tensor: [0.0] * len(ranges) for tensor, ranges in options.items()}
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(bench.seed)
     with bench.reporter.track("weighing ranges", IMAGES) as task:
         seen = 0
         for pixels in bench.fit:

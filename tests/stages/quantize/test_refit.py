@@ -3,65 +3,32 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
+import torch
 
-from optkit.core.progress import SilentReporter
-from optkit.graph.onnx_file import classifier_io
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
-from optkit.graph.torch_module import Unsupported
-from optkit.stages.quantize import fitting
+from optkit.graph.torch_module import GraphModule, Unsupported
+from optkit.stages.quantize import refit
 from optkit.stages.quantize.candidate import Candidate
-from optkit.stages.quantize.choose import find_ranges
-from optkit.stages.quantize.fitting import fit_layers
-from optkit.stages.quantize.observe import observe
+from optkit.stages.quantize.execute import run_model
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
+from optkit.stages.quantize.placement import openvino as for_openvino
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
-from optkit.stages.quantize.workbench import Workbench, run_model
-from tests.small_networks import gated_network, residual_network, textured_images
-
-
-def workbench(model: onnx.ModelProto, count: int = 96) -> Workbench:
-    images = textured_images(count + 32)
-    fit = [images[start : start + 8] for start in range(0, count, 8)]
-    held = [images[count:]]
-    io = classifier_io(model)
-    return Workbench(io, fit, held, run_model(model, io, held), SilentReporter())
-
-
-def calibrated(model: onnx.ModelProto, bench: Workbench, placement, calibrator: str = "minmax") -> Candidate:
-    view = GraphView(model)
-    plan = placement.plan(view)
-    with bench.reporter.track("") as task:
-        observed = observe(model, bench.io, plan.observed(), bench.fit, True, task)
-    return Candidate(model, plan, observed, calibrator, find_ranges(calibrator, view, plan, observed))
-
-
-def coarsened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Every output channel gets one weight so large that the others are rounded coarsely."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    view = GraphView(changed)
-    for node in view.nodes:
-        if (axis := view.weight_axis(node)) is not None:
-            weight = view.constant(node.input[1]).copy()
-            rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-            rows[:, 0] *= 8
-            tensor = next(one for one in changed.graph.initializer if one.name == node.input[1])
-            tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
-    return changed
+from optkit.stages.quantize.refit import refit_layers
+from tests.small_networks import bottleneck_network, gated_network, residual_network
+from tests.stages.quantize.support import calibrated, coarsened, sqnr_db, workbench
 
 
 @pytest.mark.parametrize("network", [residual_network, gated_network])
 @pytest.mark.parametrize("placement", [for_onnxruntime, for_tensorrt])
 def test_fitted_weights_keep_the_logits_of_unseen_images_better(network, placement) -> None:
     model = prepare(coarsened(prepare(network())))
-    bench = workbench(model)
+    bench = workbench(model, 192)
     before = calibrated(model, bench, placement)
-    after, note = fit_layers(before, bench, "fit", biases_only=False)
-    assert bench.score_of(after) > bench.score_of(before) + 0.5
-    assert note.endswith("layers")
+    after, note = refit_layers(before, bench, "fit", biases_only=False)
+    assert sqnr_db(after, bench) > sqnr_db(before, bench) + 1.5
+    assert note.endswith("layers, 192 images")
     assert after.weight_scales.keys() == {
         node.name
         for node in model.graph.node
@@ -73,7 +40,7 @@ def test_the_placement_stays() -> None:
     model = prepare(residual_network())
     bench = workbench(model)
     before = calibrated(model, bench, for_onnxruntime)
-    after, _ = fit_layers(before, bench, "fit", biases_only=False)
+    after, _ = refit_layers(before, bench, "fit", biases_only=False)
     nodes = [one.build().graph.node for one in (before, after)]
     assert [node.SerializeToString() for node in nodes[0]] == [node.SerializeToString() for node in nodes[1]]
 
@@ -84,7 +51,7 @@ def test_biases_alone_keep_the_means() -> None:
     bench = workbench(model)
     found = calibrated(model, bench, for_onnxruntime)
     before = replace(found, ranges={name: (low / 3, high / 3) for name, (low, high) in found.ranges.items()})
-    after, _ = fit_layers(before, bench, "fit", biases_only=True)
+    after, _ = refit_layers(before, bench, "fit", biases_only=True)
 
     def shift(candidate: Candidate) -> float:
         drift = run_model(candidate.build(), bench.io, bench.fit) - run_model(model, bench.io, bench.fit)
@@ -99,20 +66,37 @@ def test_biases_alone_keep_the_means() -> None:
 
 
 def test_layers_with_too_many_inputs_are_left_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "MAX_INPUTS", 16)
+    monkeypatch.setattr(refit, "MAX_INPUTS", 16)
     model = prepare(residual_network())
     bench = workbench(model)
-    after, note = fit_layers(calibrated(model, bench, for_onnxruntime), bench, "fit", biases_only=False)
+    after, note = refit_layers(calibrated(model, bench, for_onnxruntime), bench, "fit", biases_only=False)
     assert "1 with more than 16 inputs" in note
     first = next(node for node in model.graph.node if node.op_type == "Conv")
     assert first.name not in after.weight_scales
 
 
-def test_only_as_many_images_as_fit_into_memory_are_used() -> None:
-    large = [np.zeros((8, 3, 1024, 1024), np.float32)] * 10
-    small = [np.zeros((8, 3, 224, 224), np.float32)] * 40
-    assert len(fitting._first(large)) == 16
-    assert len(fitting._first(small)) == fitting.IMAGES
+def test_only_as_many_images_as_fit_into_memory_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = prepare(residual_network())
+    bench = workbench(model)
+    peak = GraphModule(model).peak_values(torch.zeros(1, 3, 16, 16))
+    each = 2 * 4 * peak  # two networks, four bytes
+    monkeypatch.setattr(refit.machine, "facts", lambda: {"memory_bytes": 40 * each / refit.MEMORY_SHARE + 1})
+    _, note = refit_layers(calibrated(model, bench, for_onnxruntime), bench, "fit", biases_only=True)
+    assert note.endswith("40 images")
+
+
+def test_a_shared_weight_is_fitted_for_each_of_its_layers() -> None:
+    model = residual_network()
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    convolutions[2].input[2] = convolutions[1].input[2]  # the same bias
+    model = prepare(model)
+    bench = workbench(model)
+    after, _ = refit_layers(calibrated(model, bench, for_tensorrt), bench, "fit", biases_only=False)
+    biases = [after.fitted[node.input[2]] for node in model.graph.node if node.op_type == "Conv"]
+    assert not np.array_equal(biases[1], biases[2])
+    view = GraphView(model)
+    exact = [view.constant(node.input[2]) for node in view.nodes if node.op_type == "Conv"]
+    assert np.array_equal(exact[1], exact[2])
 
 
 def test_an_operator_without_a_torch_form_is_unsupported() -> None:
@@ -121,4 +105,12 @@ def test_an_operator_without_a_torch_form_is_unsupported() -> None:
     candidate = calibrated(model, bench, for_onnxruntime)
     next(node for node in model.graph.node if node.op_type == "MaxPool").op_type = "LpPool"
     with pytest.raises(Unsupported, match="LpPool"):
-        fit_layers(candidate, bench, "fit", biases_only=False)
+        refit_layers(candidate, bench, "fit", biases_only=False)
+
+
+def test_a_last_layer_without_a_bias_keeps_the_means_by_its_weights() -> None:
+    model = prepare(coarsened(prepare(bottleneck_network())))
+    bench = workbench(model, 384)
+    before = calibrated(model, bench, for_openvino)
+    after, _ = refit_layers(before, bench, "fit", biases_only=False)
+    assert sqnr_db(after, bench) > sqnr_db(before, bench) + 3

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from optkit.stages.quantize.layer_fit import MomentSums, fit_layer, refit, round_compensated
+from optkit.stages.quantize.least_squares import SHRINKS, Damped, Moments, MomentSums, fit_layer
 
 GROUPS, ROWS, K = 2, 5, 12
 
@@ -52,20 +52,20 @@ def test_moments_are_those_of_all_batches_together() -> None:
 
 def test_refitting_undoes_what_was_done_to_the_inputs() -> None:
     y = correlated(500, 1)
-    found = refit(weights(), sums(2 * y, y).moments(), damping=1e-6)
+    found = Damped(sums(2 * y, y).moments(), damping=1e-6).refit(weights())
     torch.testing.assert_close(found @ (2 * y).double(), weights() @ y.double(), atol=1e-2, rtol=1e-2)
 
 
 def test_a_strong_damping_keeps_the_weights() -> None:
     y = correlated(500, 1)
-    found = refit(weights(), sums(y + torch.randn_like(y), y).moments(), damping=1e6)
+    found = Damped(sums(y + torch.randn_like(y), y).moments(), damping=1e6).refit(weights())
     torch.testing.assert_close(found, weights(), atol=1e-4, rtol=1e-4)
 
 
 def test_compensated_rounding_keeps_the_outputs_better_than_rounding_to_nearest() -> None:
     x, unseen = correlated(2000, 1), correlated(2000, 2)
     weight, scales = weights(), coarse(weights())
-    found = round_compensated(weight, scales, sums(x, x).moments().xx, damping=0.01)
+    found = Damped(sums(x, x).moments(), damping=0.01).round(weight, scales)
     codes = found.double() / scales[..., None]
     torch.testing.assert_close(codes, codes.round(), atol=1e-4, rtol=0)
     assert codes.abs().max() <= 127
@@ -76,7 +76,8 @@ def test_compensated_rounding_keeps_the_outputs_better_than_rounding_to_nearest(
 def test_independent_inputs_are_rounded_to_nearest() -> None:
     weight, scales = weights(), coarse(weights())
     identity = torch.eye(K, dtype=torch.float64).expand(GROUPS, K, K)
-    found = round_compensated(weight, scales, identity, damping=0.0)
+    mean = torch.zeros(GROUPS, K, dtype=torch.float64)
+    found = Damped(Moments(identity, identity, mean, mean), damping=0.0).round(weight, scales)
     nearest = (weight / scales[..., None]).round() * scales[..., None]
     torch.testing.assert_close(found.double(), nearest, atol=1e-5, rtol=1e-5)
 
@@ -86,10 +87,11 @@ def test_more_columns_than_a_block_are_rounded_as_in_one() -> None:
     torch.manual_seed(3)
     k = 150
     x = torch.randn(1, k, 5) @ torch.randn(1, 5, 900) + 0.3 * torch.randn(1, k, 900)
-    xx = sums(x, x).moments().xx
+    moments = sums(x, x).moments()
+    xx = moments.xx
     weight = torch.randn(1, 4, k, dtype=torch.float64)
     scales = weight.abs().amax(-1) / 6
-    found = round_compensated(weight, scales, xx, damping=0.01)
+    found = Damped(moments, damping=0.01).round(weight, scales)
     expected = weight.clone()
     hessian = xx[0] + 0.01 * xx[0].diagonal().mean() * torch.eye(k)
     order = xx[0].diagonal().argsort(descending=True).tolist()
@@ -130,3 +132,17 @@ def test_scales_are_those_of_the_rounded_weights(dead: bool) -> None:
     assert (scales > 0).all()
     codes = found / scales[..., None]
     torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [1, 300])
+def test_inputs_that_do_not_vary_are_no_obstacle(samples: int) -> None:
+    """A single image of a pooled map, or constant images: what is left of the moments is rounding."""
+    torch.manual_seed(7)
+    x = torch.randn(GROUPS, K, 1).expand(GROUPS, K, samples).contiguous() + 3
+    constant = MomentSums()
+    constant.add(x, x)
+    weight, smallest = weights(), torch.full((GROUPS, ROWS), 1e-9, dtype=torch.float64)
+    found, scales, moments = fit_layer(weight, constant, constant, smallest)
+    clipped = (1 - min(SHRINKS)) * weight.abs().amax(-1) + scales  # no sample says what clipping would cost
+    assert ((found - weight).abs() <= clipped[..., None]).all()
+    torch.testing.assert_close(moments.mean_x, x.double().mean(-1), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,1 @@
+"""The parts of int8.py."""

@@ -1,0 +1,19 @@
+"""The ladder ends with a comparison of speeds, and tests of other things need no good measurement of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from optkit.measure import latency
+from optkit.stages.quantize import speed
+
+
+@pytest.fixture(scope="package", autouse=True)
+def short_timing() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "SECONDS", 0.005)
+        patch.setattr(speed, "ROUNDS", 3)
+        patch.setattr(latency, "BURST_MS", 2.0)
+        yield

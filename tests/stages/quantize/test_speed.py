@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from optkit.core.types import Context, ModelSpec, Preprocess
+from optkit.graph.qdq_prepare import prepare
+from optkit.stages.quantize import speed
+from optkit.stages.quantize.speed import compare_speed
+from tests.small_networks import Builder, residual_network
+
+SPEC = ModelSpec(arch="small", num_classes=4, class_names=tuple("abcd"), preprocess=Preprocess(size=16))
+FIELDS = {"runtime", "fp32_ms", "int8_ms", "ratio", "interval", "threads", "verdict"}
+
+
+def large_network() -> onnx.ModelProto:
+    """A hundred times the work of `residual_network`."""
+    b = Builder()
+    x = b.conv("input", 3, 128)
+    for _ in range(3):
+        x = b.op("Relu", b.conv(x, 128, 128))
+    x = b.op("Flatten", b.op("GlobalAveragePool", x))
+    weight = b.rng.standard_normal((4, 128)).astype(np.float32)
+    return prepare(b.model(b.op("Gemm", x, b.constant(weight), transB=1), 4, None, 20))
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("is_slower", [True, False])
+def test_a_slower_file_is_warned_of_and_a_faster_one_is_not(
+    target: str, is_slower: bool, context: Context
+) -> None:
+    """Two files of very different size, and the same two the other way round."""
+    pytest.importorskip(target, reason=f"{target} is not installed")
+    small, large = prepare(residual_network()), large_network()
+    before, after = (small, large) if is_slower else (large, small)
+    found = compare_speed(before, after, SPEC, target, context)
+    assert found is not None
+    assert found.keys() == FIELDS
+    assert found["runtime"] == target
+    assert found["threads"] >= 1
+    low, high = found["interval"]
+    assert low <= found["ratio"] <= high
+    assert found["ratio"] == pytest.approx(found["int8_ms"] / found["fp32_ms"], rel=0.5)
+    assert found["verdict"] == ("slower" if is_slower else "faster")
+    assert (low > 1) if is_slower else (high < 1)
+    assert [f"SLOWER THAN FP32 HERE: {found['ratio']:.2f}" in text for text in context.reporter.warnings] == (
+        [True] if is_slower else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"), [((0.9, 1.1), "cannot tell"), ((1.1, 1.2), "slower"), ((0.8, 0.9), "faster")]
+)
+def test_the_interval_decides(
+    ratios: tuple[float, float], verdict: str, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the rounds with either ratio; the interval is that of Student's t for eight rounds."""
+    rounds = [(2.0, 2.0 * ratio) for ratio in ratios for _ in range(4)]
+    monkeypatch.setattr(speed, "ROUNDS", 8)
+    monkeypatch.setattr(speed, "_medians", lambda *_: rounds)
+    model = prepare(residual_network())
+    found = compare_speed(model, model, SPEC, "onnxruntime", context)
+    logs = np.log([after / before for before, after in rounds])
+    half = 2.365 * logs.std(ddof=1) / np.sqrt(len(logs))
+    assert found["verdict"] == verdict
+    assert found["ratio"] == pytest.approx(np.exp(logs.mean()), abs=1e-3)
+    assert found["interval"] == pytest.approx(np.exp([logs.mean() - half, logs.mean() + half]), abs=2e-3)
+    assert bool(context.reporter.warnings) is (verdict == "slower")
+
+
+def test_a_fixed_batch_is_timed_as_it_is(context: Context) -> None:
+    model = prepare(residual_network(batch=4))
+    assert compare_speed(model, model, SPEC, "onnxruntime", context)["fp32_ms"] > 0
+
+
+def test_an_engine_cannot_be_timed_without_its_gpu(context: Context) -> None:
+    model = prepare(residual_network())
+    assert compare_speed(model, model, SPEC, "tensorrt", context) is None
