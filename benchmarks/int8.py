@@ -123,10 +123,12 @@ def _network(args: argparse.Namespace, of_b0: bool) -> tuple[Artifact, files.Ima
 
 
 def result_of(part: Part, args: argparse.Namespace, load: float | None) -> dict[str, Any]:
-    """What is stored; `load` is that of the machine before the part began."""
-    return {
+    """What is stored; `load` is that of the machine before the part began. No folder of the machine is named."""
+    result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "options": {name: getattr(args, name) for name in ("rounds", "seconds", "threads")},
+        "options": {
+            name: getattr(args, name) for name in ("rounds", "calibration_rounds", "seconds", "threads")
+        },
         "machine": machine.facts(),
         "load_before": load,
         "packages": machine.packages(),
@@ -136,6 +138,11 @@ def result_of(part: Part, args: argparse.Namespace, load: float | None) -> dict[
         "facts": part.facts,
         "verdict": part.verdict,
     }
+    text = json.dumps(result)
+    for folder in (args.work.resolve(), Path(__file__).resolve().parents[1], Path.home()):
+        text = text.replace(str(folder), "…")
+    shortened: dict[str, Any] = json.loads(text)
+    return shortened
 
 
 def in_own_process(name: str, args: argparse.Namespace) -> str:
@@ -182,7 +189,13 @@ def main() -> None:
     args = options_of(sys.argv[1:])
     if args.show:
         found = stored(args)
+        if not found:
+            print(
+                f"{args.out} holds no results of these parts. Measure first, without --show.", file=sys.stderr
+            )
+            sys.exit(1)
     else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # it is about CPUs, and ONNX Runtime prefers a GPU
         use_cores(args.threads)
         for tool in REQUIREMENTS:
             environment(tool, args.environments.resolve())

@@ -147,8 +147,13 @@ class Case:
             if session is None:
                 continue
             row.executed = session.facts["precision"]
-            logits = logits_of(session, pixels)
-            session.close()
+            try:
+                logits = logits_of(session, pixels)
+            except OptkitError as error:
+                self._failed(row, f"{error.message} {error.why}")
+                continue
+            finally:
+                session.close()
             reference = logits if reference is None else reference
             if np.isfinite(logits).all():
                 row.answers = compare(reference, logits, labels)

@@ -151,9 +151,9 @@ def quantise(model: Path, images: Images, options: list[str], folder: Path) -> Q
     return Quantised(artifact, run, artifact.manifest.seconds)
 
 
-def ladder_options() -> list[str]:
-    """Every rung but training."""
-    return ["--rungs", ",".join(name for name in discover.names(RUNGS) if name != "qat")]
+def ladder_options(*without: str) -> list[str]:
+    """Every rung but those named."""
+    return ["--rungs", ",".join(name for name in discover.names(RUNGS) if name not in without)]
 
 
 def repeated(table: Path, target: Path, times: int) -> Path:

@@ -18,11 +18,9 @@ COLUMNS = ("rung", "kept", "SQNR,\ndB", "agreement", "validation\nSQNR, dB", "to
 def show_quantized(artifact: Artifact) -> None:
     """The model, and of what its quantisation found out as much as its manifest holds."""
     from optkit.report import quantisation_text as text
-    from optkit.report.quantisation import read_quantized
-    from optkit.report.schema import Step
 
     show_model(artifact)
-    found = read_quantized(Step(name=artifact.manifest.stage, manifest=artifact.manifest), "the model")
+    found = _read(artifact)
     if found.ladder:
         _show_ladder(found)
     elif found.sentence:
@@ -42,7 +40,15 @@ def quantized_to_json(artifact: Artifact) -> dict[str, Any]:
     from optkit.report.quantisation import SUMMARY, details_of
 
     details = details_of(artifact.manifest)
-    return model_to_json(artifact) | {name: details.get(name) for name in SUMMARY}
+    shown = {name: details.get(name) for name in ("target", *SUMMARY)}
+    return model_to_json(artifact) | shown | {"simulated": _read(artifact).simulated}
+
+
+def _read(artifact: Artifact) -> Quantized:
+    from optkit.report.quantisation import read_quantized
+    from optkit.report.schema import Step
+
+    return read_quantized(Step(name=artifact.manifest.stage, manifest=artifact.manifest), "the model")
 
 
 def _say(line: str) -> None:
@@ -54,7 +60,7 @@ def _show_ladder(found: Quantized) -> None:
 
     _console.table("recovery ladder", list(COLUMNS), [_ladder_row(rung) for rung in found.ladder])
     lines = [f"{rung.rung}: {rung.note}" for rung in found.ladder if rung.note]  # too long for a column
-    lines.append(text.LADDER_NOTE)
+    lines.append(text.ladder_note(found))
     if found.budget and text.asked_for(found.budget):
         lines.append(f"asked for on validation images: {text.asked_for(found.budget)}")
     for line in [*lines, found.sentence]:

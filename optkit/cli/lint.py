@@ -165,4 +165,6 @@ def _next_command(file: str, target: str, findings: list[Finding]) -> str:
         return "optkit export CHECKPOINT"
     if to_redo:
         return f"optkit quantize FP32_MODEL --data PHOTOS --target {target}"
-    return f"optkit export {quoted} --format tensorrt" if target == "tensorrt" else f"optkit bench {quoted}"
+    if target == "tensorrt":
+        return f"optkit export {quoted} --format tensorrt"
+    return f"optkit bench {quoted}" + (" --runtimes openvino" if target == "openvino" else "")

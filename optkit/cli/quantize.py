@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from optkit.cli._quantize_show import quantized_to_json, show_quantized
@@ -11,7 +12,7 @@ HELP = """Quantise an ONNX classifier to INT8, FP8, FP16 or BF16, for the runtim
 
 A file suits one target: what TensorRT takes is slow in ONNX Runtime, and the reverse is refused.
 A checkpoint is exported to ONNX first. A budget (--max-drop, --min-agreement, --min-sqnr) starts the recovery
-ladder: better ranges, equalised channels, corrected biases, fitted weights … until the budget holds.
+ladder: equalised channels, ranges tensor by tensor, corrected biases, fitted weights … until the budget holds.
 
 [bold]Examples[/]
 
@@ -30,10 +31,7 @@ EXPORTED = "exported"  # the step that makes ONNX from a checkpoint
 
 def expand(options: dict[str, Any], load: dict[str, Any]) -> Steps:
     """The export of a checkpoint, where one is given, and the quantisation."""
-    from optkit.core.types import Format  # --help needs neither
-    from optkit.pipeline import format_of
-
-    if format_of(options["model"]) is not Format.TORCH:
+    if not _is_checkpoint(options["model"]):
         return {"quantize": {"stage": "quantize", **options}}
     return {
         EXPORTED: {"stage": "export", "model": options["model"]},
@@ -41,10 +39,21 @@ def expand(options: dict[str, Any], load: dict[str, Any]) -> Steps:
     }
 
 
+def _is_checkpoint(model: str) -> bool:
+    from optkit.core.types import Format  # --help needs neither
+    from optkit.pipeline import format_of
+
+    return format_of(model) is Format.TORCH
+
+
 def next_command(done: Done) -> str:
     """An engine for TensorRT, a measurement beside the original for everything else."""
-    if done.artifact.manifest.config["target"] == "tensorrt":
+    target = done.artifact.manifest.config["target"]
+    if target == "tensorrt":
         return f"optkit export {done.where} --format tensorrt"
+    if target == "openvino":  # which reads no checkpoints
+        original = "" if _is_checkpoint(shlex.split(done.models)[0]) else f"{done.models} "
+        return f"optkit bench {original}{done.where}{done.data} --runtimes openvino"
     return f"optkit bench {done.models} {done.where}{done.data}"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from types import ModuleType
+from typing import Any
 
 ONNXRUNTIME_ERRORS = (
     "EPFail",
@@ -36,3 +38,13 @@ def silence_openvino() -> None:
     A None entry is Python's own way to say that a module cannot be had; OpenVINO then falls back to a silent stub.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+@cache
+def openvino_core(openvino: ModuleType) -> Any:
+    """The openvino.Core of this process: one, and never closed. Silence `openvino` before it is imported.
+
+    A core takes over the thread's signal stack and, when closed, puts back the one that it found. Closed before its
+    successor, it leaves memory there that may be unmapped, and the next signal kills the process.
+    """
+    return openvino.Core()

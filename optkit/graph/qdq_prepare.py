@@ -52,7 +52,9 @@ def _refuse(model: onnx.ModelProto) -> None:
             hint="Quantise the FP32 file that it was made from.",
         )
     half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    if any(tensor.data_type in half for tensor in model.graph.initializer):
+    if any(tensor.data_type in half for tensor in model.graph.initializer) or any(
+        entry.type.tensor_type.elem_type in half for entry in model.graph.input
+    ):
         raise InputError(
             "The ONNX file is in 16-bit floating point.",
             why="INT8 ranges are taken from FP32.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,16 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
+def inner_reads(node: onnx.NodeProto) -> Iterator[str]:
+    """What the nodes in the subgraphs of an If, Loop or Scan read: tensors of its own graph too."""
+    for entry in node.attribute:
+        for graph in (entry.g, *entry.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from inner.input
+                yield from inner_reads(inner)
+
+
 @dataclass(frozen=True)
 class ConvShape:
     """`inputs` and `outputs` count channels, `kernel` is (height, width)."""
@@ -56,7 +67,7 @@ class GraphView:
         self.producer = {name: node for node in self.nodes for name in node.output if name}
         self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in self.nodes:
-            for name in dict.fromkeys(node.input):
+            for name in dict.fromkeys((*node.input, *inner_reads(node))):
                 self.consumers[name].append(node)
         self.activations = self._activations()
 

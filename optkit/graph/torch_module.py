@@ -56,6 +56,12 @@ def _gemm(attributes: dict[str, Any], inputs: Sequence[Tensor | None]) -> Tensor
     return functional.linear(x, weight, bias)
 
 
+def _batch_norm(attributes: dict[str, Any], inputs: Sequence[Tensor | None]) -> Tensor:
+    x, *parts = inputs
+    scale, bias, mean, variance = (part.view(-1, *[1] * (x.ndim - 2)) for part in parts)
+    return (x - mean) * (scale / (variance + attributes.get("epsilon", 1e-5)).sqrt()) + bias
+
+
 def _clip(attributes: dict[str, Any], inputs: Sequence[Tensor | None]) -> Tensor:
     x, low, high = (*inputs, None, None)[:3]
     low = attributes.get("min") if low is None else low.item()
@@ -148,6 +154,7 @@ OPERATORS: dict[str, Operator] = {
     "HardSwish": lambda _, v: functional.hardswish(v[0]),
     "Gelu": lambda a, v: functional.gelu(v[0], approximate=a.get("approximate", b"none").decode()),
     "Softmax": lambda a, v: v[0].softmax(a.get("axis", -1)),
+    "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Conv": _conv,
     "Gemm": _gemm,
@@ -176,7 +183,14 @@ def unsupported_operators(model: onnx.ModelProto) -> list[str]:
     """Operators of the graph that have no torch form here, sorted."""
     unknown = {node.op_type for node in model.graph.node if node.op_type not in OPERATORS}
     implied = {f"{node.op_type} with auto_pad" for node in model.graph.node if _implies_padding(node)}
-    return sorted(unknown | implied)
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    other = {
+        f"{node.op_type} over other than two dimensions"
+        for node in model.graph.node
+        if (node.op_type == "Conv" and ranks.get(node.input[1], 4) != 4)
+        or (node.op_type in ("MaxPool", "AveragePool") and len(attribute(node, "kernel_shape", (1, 1))) != 2)
+    }
+    return sorted(unknown | implied | other)
 
 
 def _implies_padding(node: onnx.NodeProto) -> bool:

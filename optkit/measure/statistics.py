@@ -51,8 +51,10 @@ def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
 def t95(freedom: int) -> float:
     """Two-sided 95 % quantile of Student's t, to 0.8 % at two degrees of freedom and 0.1 % from three on.
 
-    Expansion about the normal quantile (Abramowitz and Stegun, 26.7.5).
+    Expansion about the normal quantile (Abramowitz and Stegun, 26.7.5); for one degree it is too far off.
     """
+    if freedom == 1:
+        return math.tan(0.475 * math.pi)  # Cauchy's distribution
     z = Z95
     terms = (
         z,

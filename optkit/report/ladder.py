@@ -13,7 +13,7 @@ from optkit.report import text
 from optkit.report.curves import GREY, border, note
 from optkit.report.plots import COLOURS, OTHER_COLOUR, Figure, Plot
 from optkit.report.quantisation_schema import Quantized, Rung
-from optkit.report.quantisation_text import level_db, loss_in_points
+from optkit.report.quantisation_text import judged_on, level_db, loss_in_points
 from optkit.report.schema import Report
 
 ROW = 46  # pixels a rung takes
@@ -37,7 +37,8 @@ def ladder_plots(report: Report) -> dict[str, Plot]:
 
 def _alt(found: Quantized) -> str:
     rungs = "; ".join(f"{rung.rung}: {_in_words(rung)}" for rung in found.ladder)
-    return f"Recovery ladder of {found.step}, SQNR of the logits after each rung on held-out images. {rungs}."
+    images = judged_on(found)
+    return f"Recovery ladder of {found.step}, SQNR of the logits after each rung on {images}. {rungs}."
 
 
 def _in_words(rung: Rung) -> str:
@@ -63,9 +64,9 @@ def _figure(found: Quantized) -> Figure:
     return {
         "data": [
             _level_trace(found.ladder),
-            *_rung_traces(found.ladder, True, colour),
-            *_rung_traces(found.ladder, False, GREY),
-            *_checked_traces(found.ladder),
+            *_rung_traces(found, True, colour),
+            *_rung_traces(found, False, GREY),
+            *_checked_traces(found),
         ],
         "layout": {
             "xaxis": {
@@ -114,9 +115,11 @@ def _level_trace(ladder: tuple[Rung, ...]) -> Figure:
     }
 
 
-def _rung_traces(ladder: tuple[Rung, ...], kept: bool, colour: str) -> list[Figure]:
+def _rung_traces(found: Quantized, kept: bool, colour: str) -> list[Figure]:
     """What the kept, or the discarded, rungs changed as bars from where they started, with a mark at the end."""
-    rungs = [(p, rung) for p, rung in enumerate(ladder) if rung.kept == kept and rung.sqnr_db is not None]
+    rungs = [
+        (p, rung) for p, rung in enumerate(found.ladder) if rung.kept == kept and rung.sqnr_db is not None
+    ]
     if not rungs:
         return []
     name = "kept" if kept else "discarded"
@@ -124,7 +127,7 @@ def _rung_traces(ladder: tuple[Rung, ...], kept: bool, colour: str) -> list[Figu
     common = {
         "legendgroup": name,
         "y": [place for place, _ in rungs],
-        "customdata": [[_hover(rung)] for _, rung in rungs],
+        "customdata": [[_hover(rung, judged_on(found))] for _, rung in rungs],
         "hovertemplate": "%{customdata[0]}<extra></extra>",
     }
     bars = {
@@ -141,7 +144,7 @@ def _rung_traces(ladder: tuple[Rung, ...], kept: bool, colour: str) -> list[Figu
         **common,
         "type": "scatter",
         "mode": "markers",
-        "name": f"held-out images, {name}",
+        "name": f"{judged_on(found)}, {name}",
         "x": [rung.sqnr_db for _, rung in rungs],
         "marker": {
             "symbol": "circle" if kept else "circle-open",
@@ -154,9 +157,9 @@ def _rung_traces(ladder: tuple[Rung, ...], kept: bool, colour: str) -> list[Figu
     return [bars, marks]
 
 
-def _checked_traces(ladder: tuple[Rung, ...]) -> list[Figure]:
+def _checked_traces(found: Quantized) -> list[Figure]:
     """Marks where the kept rungs are on validation images."""
-    rungs = [(place, rung) for place, rung in enumerate(ladder) if _checked_db(rung) is not None]
+    rungs = [(place, rung) for place, rung in enumerate(found.ladder) if _checked_db(rung) is not None]
     if not rungs:
         return []
     marks = {
@@ -165,7 +168,7 @@ def _checked_traces(ladder: tuple[Rung, ...]) -> list[Figure]:
         "name": "validation images",
         "x": [_checked_db(rung) for _, rung in rungs],
         "y": [place + BELOW for place, _ in rungs],
-        "customdata": [[_hover(rung)] for _, rung in rungs],
+        "customdata": [[_hover(rung, judged_on(found))] for _, rung in rungs],
         "hovertemplate": "%{customdata[0]}<extra></extra>",
         "marker": {"symbol": "diamond", "color": CHECKED, "size": 10},
         "cliponaxis": False,
@@ -173,10 +176,10 @@ def _checked_traces(ladder: tuple[Rung, ...]) -> list[Figure]:
     return [marks]
 
 
-def _hover(rung: Rung) -> str:
+def _hover(rung: Rung, images: str) -> str:
     lines = [f"<b>{escape(rung.rung)}</b>", _in_words(rung)]
     if rung.agreement is not None:
-        lines.append(f"agreement {text.percent(rung.agreement)} on held-out images")
+        lines.append(f"agreement {text.percent(rung.agreement)} on {images}")
     if rung.validation and rung.validation.agreement is not None:
         lines.append(f"agreement {text.percent(rung.validation.agreement)} on validation images")
     if rung.validation and rung.validation.drop is not None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, FiniteFloat
+from pydantic import AliasChoices, Field, FiniteFloat, computed_field
 
-from optkit.core.types import Record
 from optkit.report.base import Finding
 
 # Targets that quantisation does not run: their figures come from ONNX Runtime.
@@ -37,8 +36,8 @@ class Validation(Finding):
 class Rung(Finding):
     """A recovery method that was tried, and what the file with it reached, whether it was kept or not.
 
-    `before_db` is the SQNR that it started from. SQNR and agreement are those on held-out calibration images;
-    of a kept rung's file `validation` tells the same on validation images.
+    `before_db` is the SQNR that it started from. SQNR and agreement are those on held-out calibration images,
+    where some were held out; of a kept rung's file `validation` tells the same on validation images.
     """
 
     rung: str
@@ -74,9 +73,15 @@ class Peak(Finding):
 
 
 class Speed(Finding):
-    """Latencies of both files in `runtime`, and their `ratio` INT8 / FP32 with its 95 % interval."""
+    """Latencies of both files, and their `ratio` INT8 / FP32 with its 95 % interval.
+
+    INT8 ran in `runtime`, FP32 in `fp32_runtime`, the one where it is fastest.
+    """
 
     runtime: str
+    fp32_runtime: str
+    device: str
+    batch: int
     fp32_ms: FiniteFloat
     int8_ms: FiniteFloat
     ratio: FiniteFloat
@@ -85,9 +90,10 @@ class Speed(Finding):
     verdict: Literal["faster", "slower", "cannot tell"]
 
 
-class Quantized(Record):
+class Quantized(Finding):
     """What a `quantize` step did; `sentence` sums it up, `facts` are what no other field holds.
 
+    `set_aside` is False where there were too few calibration images to hold some out for judging.
     `converted` counts the operators in the new precision by type; `left` are those that stayed in FP32. Of FP16
     and BF16 `limit` is what no activation and no sum of an operator in that precision may come near, and
     `validated_by` the arithmetic behind `validation`.
@@ -99,6 +105,7 @@ class Quantized(Record):
     target: str = ""
     sentence: str = ""
     ladder: tuple[Rung, ...] = ()
+    set_aside: bool = True
     budget: QuantizeBudget | None = None
     validation: Validation | None = None
     validated_by: str = ""
@@ -111,8 +118,9 @@ class Quantized(Record):
     limit: FiniteFloat | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
 
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property
-    def is_simulated(self) -> bool:
+    def simulated(self) -> bool:
         """Whether there are figures of accuracy that the target's own runtime did not compute."""
         measured = self.ladder or self.sensitivity or self.facts.get("sqnr_db_of_calibrators")
         return bool(self.validated_by) or (self.target in SIMULATED and bool(measured))

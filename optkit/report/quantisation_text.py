@@ -6,10 +6,26 @@ from optkit.report import text
 from optkit.report.quantisation_schema import QuantizeBudget, Quantized, Rung, Speed, Validation
 
 RUNTIMES = {"openvino": "OpenVINO", "tensorrt": "TensorRT"}
-LADDER_NOTE = (
-    "Each rung starts from the last one kept. Held-out calibration images, which nothing was fitted to, choose "
-    "what is kept; validation images say when to stop, so the last figure is chosen to that extent."
-)
+
+
+def judged_on(found: Quantized) -> str:
+    """The images whose figures choose what is kept, beside those for validation."""
+    return "held-out images" if found.set_aside else "calibration images"
+
+
+def ladder_note(found: Quantized) -> str:
+    """How the ladder was climbed, and which figures flatter therefore."""
+    note = "Each rung starts from the last one kept. "
+    if found.set_aside:
+        note += "Held-out calibration images, which nothing was fitted to, choose what is kept."
+    else:
+        note += (
+            "The calibration images are few, so the same ones served for fitting and for judging alike: "
+            "figures on them flatter."
+        )
+    if found.budget and asked_for(found.budget):
+        note += " Validation images say when to stop, so the last figure is chosen to that extent."
+    return note
 
 
 def loss_in_points(drop: float) -> str:
@@ -45,7 +61,7 @@ def outcome_line(found: Quantized) -> str:
     parts = []
     if reached:
         level = text.decibels(reached[-1].sqnr_db or 0.0)
-        parts.append(f"{level} on held-out images{_climb(found.ladder, reached)}")
+        parts.append(f"{level} on {judged_on(found)}{_climb(found.ladder, reached)}")
     checked = found.validation or (reached[-1].validation if reached else None)
     if checked and checked.sqnr_db is not None:
         parts.append(f"on validation images {_checked(checked)}")
@@ -53,7 +69,7 @@ def outcome_line(found: Quantized) -> str:
         return ""
     if found.budget:
         parts.append("the budget holds" if found.budget.held else "the budget does not hold")
-    simulated = " (simulated)" if found.is_simulated else ""
+    simulated = " (simulated)" if found.simulated else ""
     return f"{found.precision.upper()} of {found.model}{simulated}: {'; '.join(parts)}."
 
 
@@ -83,7 +99,7 @@ def _climb(ladder: tuple[Rung, ...], reached: list[Rung]) -> str:
 
 def simulation_note(found: Quantized) -> str:
     """Whose arithmetic is behind the figures; empty where it is that of the target."""
-    if not found.is_simulated:
+    if not found.simulated:
         return ""
     if found.validated_by:
         return f"Simulated by {found.validated_by}."
@@ -124,13 +140,14 @@ def magnitude(value: float) -> str:
 
 
 def speed_line(speed: Speed) -> str:
-    """`in onnxruntime with 1 thread INT8 is faster than FP32: 4.10 ms against 6.60 ms, 0.62 times … (95 %: …)`."""
+    """`INT8 in openvino is faster than FP32 in onnxruntime, the fastest FP32 here: 4.10 ms against 6.60 ms …`."""
     threads = "1 thread" if speed.threads == 1 else f"{speed.threads} threads"
-    said = f"INT8 is {speed.verdict} than FP32"
-    if speed.verdict == "cannot tell":
-        said = "cannot tell whether INT8 is faster than FP32"
+    verdict, start = speed.verdict, ""
+    if verdict == "cannot tell":
+        verdict, start = "faster", "cannot tell whether "
     low, high = speed.interval
     return (
-        f"in {speed.runtime} with {threads} {said}: {text.figure(speed.int8_ms)} ms against "
-        f"{text.figure(speed.fp32_ms)} ms, {speed.ratio:.2f} times its latency (95 %: {low:.2f} … {high:.2f})"
+        f"{start}INT8 in {speed.runtime} is {verdict} than FP32 in {speed.fp32_runtime}, the fastest FP32 here: "
+        f"{text.figure(speed.int8_ms)} ms against {text.figure(speed.fp32_ms)} ms at batch {speed.batch} with "
+        f"{threads}, {speed.ratio:.2f} times its latency (95 %: {low:.2f} … {high:.2f})"
     )

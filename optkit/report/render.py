@@ -44,6 +44,8 @@ FILTERS = {
     "peak_lines": quantisation_text.peak_lines,
     "simulation_note": quantisation_text.simulation_note,
     "speed_line": quantisation_text.speed_line,
+    "ladder_note": quantisation_text.ladder_note,
+    "judged_on": quantisation_text.judged_on,
     "points": text.points,
     "points_interval": text.points_interval,
     "duration": text.duration,
@@ -124,7 +126,6 @@ def _environment(escape_html: bool) -> Environment:
         "facts_of": _facts_of,
         "class_bars": class_bars,
         "operator_bars": operator_bars,
-        "ladder_note": quantisation_text.LADDER_NOTE,
         "reasons": reasons,
     }
     return environment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from optkit.core import discover, machine
 from optkit.core.errors import InputError
-from optkit.core.foreign import cause, silence_openvino
+from optkit.core.foreign import cause, openvino_core, silence_openvino
 from optkit.core.types import Artifact, Format, Precision
 from optkit.runtimes.base import SessionOptions
 
@@ -28,14 +27,11 @@ def unavailable() -> str | None:
     return None if discover.installed("openvino") else "openvino is not installed: pip install 'optkit[cpu]'"
 
 
-@cache
 def _core() -> openvino.Core:
-    """One for the process, never closed: a core takes over the thread's signal stack and, when closed, puts back the
-    one that it found. Closed before its successor, it leaves memory there that is gone, and the next signal kills."""
     silence_openvino()
     import openvino
 
-    return openvino.Core()
+    return openvino_core(openvino)
 
 
 class OpenVinoSession:

@@ -60,6 +60,11 @@ def test_the_target_decides(here: Path) -> None:
     assert "next: optkit bench ort.onnx" in done.err
 
 
+def test_a_file_for_openvino_is_measured_in_openvino(here: Path) -> None:
+    done = optkit("lint", "ort.onnx", "--for", "openvino")
+    assert "next: optkit bench ort.onnx --runtimes openvino\n" in done.err
+
+
 def test_warnings_alone_do_not_fail(here: Path) -> None:
     model = quantized("residual", "tensorrt")
     put(model, "conv0.weight.scale", np.float32(0.01))

@@ -72,6 +72,21 @@ def test_a_checkpoint_is_exported_first(
     assert "next: optkit export int8 --format tensorrt" in engine.err
 
 
+@pytest.mark.parametrize("model", ["runs/finetune", "bare.onnx"])
+def test_a_file_for_openvino_is_measured_in_openvino(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """Beside the original, if that runs there."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile("runs/export/model.onnx", "bare.onnx")
+    options = ("--data", "synthetic", "--calibration-images", "16", "--calibrator", "minmax")
+    done = optkit("quantize", model, *options, "--target", "openvino")
+    assert done.code == 0, done.err
+    models = "runs/quantize" if model == "runs/finetune" else f"{model} runs/quantize"
+    assert f"next: optkit bench {models} --data synthetic --runtimes openvino\n" in done.err
+
+
 def test_what_is_printed_next_can_be_typed(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +295,7 @@ def test_a_ladder_is_told_to_people_and_programs(here: Path) -> None:
     plain = optkit(*command)
     assert plain.code == 0, plain.err
     assert "the budget holds." in plain.out
-    assert "speed: in onnxruntime with" in plain.out
+    assert "speed: INT8 in onnxruntime is" in plain.out
     report = optkit("report", "runs", "--json")
     assert report.code == 0, report.err
     assert report.json["quantized"][0]["speed"] == done.json["speed"]

@@ -46,7 +46,10 @@ def test_ladder_sensitivity_and_reasons(show) -> None:
     assert rows["/blocks/blocks.0/blocks.0.2/conv_pw/Conv"][1:] == ["Conv", "25.2", "dB", "int8"]
     assert "57 of 75 operators in INT8 (76.0 %)" in text
     assert rows["the runtime has no kernel"][-3:] == ["16", "16", "Sigmoid"]
-    assert "speed: in onnxruntime with 2 threads INT8 is faster than FP32: 4.10 ms against 6.60 ms" in text
+    assert (
+        "speed: INT8 in onnxruntime is faster than FP32 in openvino, the fastest FP32 here: 4.10 ms" in text
+    )
+    assert "Held-out calibration images, which nothing was fitted to" in text
     assert "imulated" not in text, "this target computed its figures itself"
 
 
@@ -105,3 +108,7 @@ def test_programs_read_all_that_was_found_out(tmp_path: Path) -> None:
         assert said[name] == details[name]
     assert said["largest_sum"] is None, "it is looked for in FP16 and BF16"
     assert (said["key"], said["size_bytes"]) == ("k", 1)
+    assert (said["target"], said["simulated"]) == ("onnxruntime", False)
+    details["target"] = "tensorrt"
+    said = quantized_to_json(Artifact("k", tmp_path, manifest.model_copy(update={"details": details})))
+    assert (said["target"], said["simulated"]) == ("tensorrt", True)

@@ -56,6 +56,10 @@ def test_quantised_and_half_precision_files_are_refused() -> None:
     half.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float16), "half"))
     with pytest.raises(InputError, match="16-bit"):
         prepare(half)
+    reads_half = residual_network()
+    reads_half.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    with pytest.raises(InputError, match="16-bit"):
+        prepare(reads_half)
 
 
 def test_parameter_count_is_the_number_of_weights() -> None:

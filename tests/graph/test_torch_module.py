@@ -13,7 +13,7 @@ from optkit.graph.torch_module import OPERATORS, GraphModule, Unsupported
 from optkit.stages.quantize.execute import open_session
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
-from tests.small_networks import gated_network, residual_network, textured_images
+from tests.small_networks import Builder, gated_network, residual_network, textured_images
 
 IMAGES = textured_images(6)
 
@@ -83,6 +83,28 @@ def test_a_partial_run_forgets_what_no_later_step_reads() -> None:
     assert values.keys() == {module.output}
 
 
+def test_batch_normalisation_in_front_of_a_convolution() -> None:
+    """Which `prepare` cannot fold, as in networks of pre-activation blocks."""
+    b = Builder()
+    numbers = [b.constant(b.rng.uniform(0.5, 2, 16).astype(np.float32)) for _ in range(4)]
+    x = b.op("Relu", b.op("BatchNormalization", b.op("Relu", b.conv("input", 3, 16)), *numbers, epsilon=1e-3))
+    x = b.op("Flatten", b.op("GlobalAveragePool", b.conv(x, 16, 4)))
+    model = prepare(b.model(x, 4, None, 20))
+    assert "BatchNormalization" in {node.op_type for node in model.graph.node}
+    with torch.no_grad():
+        found = GraphModule(model)(torch.from_numpy(IMAGES)).numpy()
+    np.testing.assert_allclose(found, answer(model, IMAGES), atol=1e-5)
+
+
+def test_a_convolution_over_one_dimension_is_named() -> None:
+    model = residual_network()
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == conv.input[1])
+    weight.dims[:] = [weight.dims[0], weight.dims[1], weight.dims[2] * weight.dims[3]]
+    with pytest.raises(Unsupported, match="Conv over other than two dimensions"):
+        GraphModule(model)
+
+
 def test_an_unknown_operator_is_named() -> None:
     model = residual_network()
     model.graph.node[-1].op_type = "Einsum"
@@ -139,6 +161,7 @@ CASES = [
     ("Gelu", X, [], {}),
     ("Softmax", X, [], {"axis": 1}),
     ("Clip", X, [np.float32(-0.5), np.float32(0.7)], {}),
+    ("BatchNormalization", X, list(np.linspace(0.5, 2, 16, dtype=np.float32).reshape(4, 4)), {"epsilon": 0.1}),
     ("Conv", X, [np.ones((8, 2, 3, 3), np.float32)], {"group": 2, "pads": [0, 0, 1, 1], "strides": [2, 2]}),
     ("Conv", X, [np.ones((4, 1, 3, 3), np.float32)], {"group": 4, "pads": [2] * 4, "dilations": [2, 2]}),
     ("Gemm", (3, 5), [np.ones((5, 4), np.float32), np.ones(4, np.float32)], {"alpha": 0.5, "beta": 2.0}),

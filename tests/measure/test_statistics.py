@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from optkit.measure.statistics import ENOUGH, bootstrap, paired_difference, paired_gain, percentiles, wilson
+from optkit.measure.statistics import (
+    ENOUGH,
+    bootstrap,
+    paired_difference,
+    paired_gain,
+    percentiles,
+    t95,
+    wilson,
+)
 
 
 def test_percentiles_are_values_that_occurred():
@@ -52,6 +60,11 @@ def test_the_interval_of_a_paired_gain_covers_the_truth():
         _, low, high = paired_gain(np.zeros(8), rng.normal(1, 2, 8))
         covered += low <= 1 <= high
     assert 930 <= covered <= 970
+
+
+def test_quantiles_of_student_are_those_of_the_table():
+    for freedom, quantile in ((1, 12.706), (3, 3.182), (7, 2.365), (30, 2.042)):
+        assert t95(freedom) == pytest.approx(quantile, rel=2e-3)
 
 
 def test_one_pair_says_nothing_about_chance():

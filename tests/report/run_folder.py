@@ -261,8 +261,13 @@ def ladder() -> dict[str, Any]:
             for rung, sqnr_db, agreement, seconds, note, checked in rungs
         ],
         "validation": rungs[-1][-1],
+        "held_images": 100,
+        "set_aside": True,
         "speed": {
             "runtime": "onnxruntime",
+            "fp32_runtime": "openvino",
+            "device": "cpu",
+            "batch": 1,
             "fp32_ms": 6.6,
             "int8_ms": 4.1,
             "ratio": 0.62,

@@ -34,7 +34,8 @@ def _found(report: Report) -> Quantized:
 def test_each_rung_starts_from_the_last_one_kept(climbed: Report) -> None:
     starts = [rung.before_db for rung in _found(climbed).ladder]
     assert starts == [None, 19.8, 19.8, 21.2, 24.3, 24.3]
-    assert _found(climbed).facts == {"params": 7, "target": "onnxruntime"}, "what has a place is no fact"
+    facts = {"params": 7, "target": "onnxruntime", "held_images": 100}
+    assert _found(climbed).facts == facts, "what has a place is no fact"
 
 
 def test_entries_count_beside_the_group_too(empty_run: RunFolder, climbed: Report) -> None:
@@ -150,6 +151,7 @@ def test_figures_of_files_for_other_runtimes_are_called_simulated(
     empty_run: RunFolder, target: str, simulated: bool
 ) -> None:
     report = quantised(empty_run, ladder() | {"target": target})
+    assert json.loads(to_json(report))["quantized"][0]["simulated"] is simulated
     for words in (_found(report).sentence, Page(to_html(report)).text, to_markdown(report)):
         assert ("simulated" in words) is simulated
     for words in (Page(to_html(report)).text, to_markdown(report)):
@@ -157,12 +159,23 @@ def test_figures_of_files_for_other_runtimes_are_called_simulated(
 
 
 def test_the_speed_is_shown(climbed: Report, empty_run: RunFolder) -> None:
-    expected = "Speed: in onnxruntime with 2 threads INT8 is faster than FP32: 4.10 ms against 6.60 ms"
+    expected = (
+        "Speed: INT8 in onnxruntime is faster than FP32 in openvino, the fastest FP32 here: 4.10 ms against"
+    )
     assert expected in " ".join(Page(to_html(climbed)).text.split())
     assert expected in to_markdown(climbed)
     engine = quantised(empty_run, ladder() | {"speed": None})
     assert "Speed:" not in Page(to_html(engine)).text
     assert "Speed:" not in to_markdown(engine)
+
+
+@pytest.mark.parametrize("set_aside", [True, False])
+def test_only_images_that_were_set_aside_are_called_held_out(empty_run: RunFolder, set_aside: bool) -> None:
+    report = quantised(empty_run, ladder() | {"set_aside": set_aside})
+    html, figure = to_html(report), json.dumps(_plot(report).figure)
+    for words in (Page(html).text, to_markdown(report), figure, _plot(report).alt):
+        assert ("held-out" in words.lower()) is set_aside
+    assert "Times include building and judging the file, not the checks on validation images." in html
 
 
 def test_facts_that_say_nothing_are_left_out(empty_run: RunFolder) -> None:
@@ -196,6 +209,7 @@ def test_json_has_the_ladder(climbed: Report) -> None:
     assert found["budget"]["held"] is True
     assert found["validation"]["sqnr_db"] == 24.6
     assert found["speed"]["verdict"] == "faster"
+    assert (found["target"], found["simulated"], found["set_aside"]) == ("onnxruntime", False, True)
     assert Report.model_validate_json(to_json(climbed)) == climbed
 
 

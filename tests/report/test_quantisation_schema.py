@@ -32,5 +32,5 @@ def test_a_gain_needs_both_ends() -> None:
 def test_only_figures_of_another_runtime_are_simulated(target: str, simulated: bool) -> None:
     measured = (Operator(node="a", sqnr_db=20.0),)
     bare = Quantized(step="q", model="m", precision="int8", target=target)
-    assert bare.model_copy(update={"sensitivity": measured}).is_simulated is simulated
-    assert not bare.is_simulated, "there is no figure"
+    assert bare.model_copy(update={"sensitivity": measured}).simulated is simulated
+    assert not bare.simulated, "there is no figure"

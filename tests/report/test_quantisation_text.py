@@ -19,8 +19,9 @@ def _rung(name: str, sqnr_db: float | None, before_db: float | None = None, kept
 
 
 def _speed(**fields: Any) -> Speed:
-    given = {"fp32_ms": 6.6, "int8_ms": 4.1, "ratio": 0.62, "interval": (0.58, 0.66), "threads": 1}
-    return Speed(runtime="onnxruntime", **{**given, "verdict": "faster", **fields})
+    given = {"runtime": "openvino", "fp32_runtime": "onnxruntime", "device": "cpu", "batch": 1, "threads": 1}
+    given |= {"fp32_ms": 6.6, "int8_ms": 4.1, "ratio": 0.62, "interval": (0.58, 0.66), "verdict": "faster"}
+    return Speed.model_validate(given | fields)
 
 
 CALIBRATED = _rung("calibration", 20.0)
@@ -123,8 +124,24 @@ def test_peaks_and_their_limit() -> None:
 
 def test_speed_with_its_verdict() -> None:
     assert text.speed_line(_speed()) == (
-        "in onnxruntime with 1 thread INT8 is faster than FP32: 4.10 ms against 6.60 ms, "
-        "0.62 times its latency (95 %: 0.58 … 0.66)"
+        "INT8 in openvino is faster than FP32 in onnxruntime, the fastest FP32 here: 4.10 ms against 6.60 ms "
+        "at batch 1 with 1 thread, 0.62 times its latency (95 %: 0.58 … 0.66)"
     )
-    unsure = text.speed_line(_speed(verdict="cannot tell", threads=4))
-    assert unsure.startswith("in onnxruntime with 4 threads cannot tell whether INT8 is faster than FP32: ")
+    unsure = text.speed_line(_speed(verdict="cannot tell", batch=8, threads=4))
+    assert unsure.startswith("cannot tell whether INT8 in openvino is faster than FP32 in onnxruntime, ")
+    assert " at batch 8 with 4 threads, " in unsure
+
+
+@pytest.mark.parametrize("budget", [None, QuantizeBudget(), QuantizeBudget(min_sqnr=20)])
+def test_validation_images_stop_a_ladder_with_a_budget_alone(budget: QuantizeBudget | None) -> None:
+    note = text.ladder_note(_found(budget=budget))
+    assert ("when to stop" in note) == bool(budget and budget.min_sqnr)
+    assert "Held-out calibration images, which nothing was fitted to" in note
+
+
+def test_few_calibration_images_are_not_called_held_out() -> None:
+    few = _found(ladder=(CALIBRATED,), set_aside=False, budget=QuantizeBudget(min_sqnr=20))
+    assert "the same ones served for fitting and for judging alike" in text.ladder_note(few)
+    assert "when to stop" in text.ladder_note(few)
+    for words in (text.ladder_note(few), text.outcome_line(few)):
+        assert "held-out" not in words.lower()

@@ -6,20 +6,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 
 from optkit.core import discover
 from optkit.core.errors import InputError
-from optkit.core.foreign import cause, silence_openvino
+from optkit.core.foreign import cause, openvino_core, silence_openvino
 from optkit.graph.lint.names import label
 from optkit.graph.refusals import refusals
-
-if TYPE_CHECKING:
-    import openvino
 
 CONVOLUTIONS = frozenset({"Conv", "FusedConv"})
 INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
@@ -110,18 +106,12 @@ def _refused(runtime: str, error: Exception) -> InputError:
     )
 
 
-@cache
-def _openvino_core() -> openvino.Core:
-    """One for the process, never closed: see `optkit.runtimes.openvino`."""
+def openvino_share(model: onnx.ModelProto) -> dict[str, Any]:
+    """The same for OpenVINO on this CPU, from the precisions of the compiled model."""
     silence_openvino()
     import openvino
 
-    return openvino.Core()
-
-
-def openvino_share(model: onnx.ModelProto) -> dict[str, Any]:
-    """The same for OpenVINO on this CPU, from the precisions of the compiled model."""
-    core = _openvino_core()
+    core = openvino_core(openvino)
     # Left alone, OpenVINO runs float layers in bf16 where the CPU can.
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -63,11 +63,14 @@ class LintGraph:
         self.tensors = self._constants()
         self._origins: dict[str, str] = {}
         self._by_output: dict[str, Codec] = {}
+        self.codecs: list[Codec] = []
         for node in self.view.nodes:  # in topological order
             if is_codec(node):
                 self._origins[node.output[0]] = self.origin(node.input[0])
                 self._by_output[node.output[0]] = self._codec(node)
-        self.codecs = list(self._by_output.values())
+                self.codecs.append(self._by_output[node.output[0]])
+            elif node.domain in STANDARD and any(node.input[:1]) and node.input[0] in self._by_output:
+                self._look_through(node)
         self.plain = self._without_codecs()
 
     @cached_property
@@ -145,6 +148,21 @@ class LintGraph:
         """Q/DQ of tensors that are computed from the image."""
         return (codec for codec in self.codecs if codec.origin not in self.tensors)
 
+    def _look_through(self, node: onnx.NodeProto) -> None:
+        """Take an Identity behind Q/DQ, or a Transpose of weights, for part of them: runtimes fold it."""
+        source, output = node.input[0], node.output[0]
+        codec, origin = self._by_output[source], self.origin(source)
+        if node.op_type == "Identity":
+            self._origins[output], self._by_output[output] = origin, codec
+        elif node.op_type == "Transpose" and (weight := self.value(origin)) is not None:
+            order = list(attribute(node, "perm", range(weight.ndim)[::-1]))
+            if sorted(order) != list(range(weight.ndim)) or attribute(codec.node, "block_size", 0):
+                return
+            self._origins[output] = output
+            self.tensors[output] = numpy_helper.from_array(weight.transpose(order), output)
+            axis = order.index(codec.axis % weight.ndim)
+            self._by_output[output] = replace(codec, axis=axis, origin=output)
+
     def _codec(self, node: onnx.NodeProto) -> Codec:
         zero_name = node.input[2] if len(node.input) > 2 else ""
         source = node.input[0]
@@ -205,7 +223,8 @@ class LintGraph:
             else:
                 plain.graph.initializer.add(name=name, dims=tensor.dims, data_type=TensorProto.FLOAT)
         for node in self.view.nodes:
-            if not is_codec(node) and node.op_type != "Constant" and any(node.output):
+            is_transparent = bool(node.output) and node.output[0] in self._origins
+            if not is_transparent and node.op_type != "Constant" and any(node.output):
                 kept = plain.graph.node.add()
                 kept.CopyFrom(node)
                 if node.domain not in STANDARD:  # may have the name of a standard operator, and be another

@@ -66,8 +66,8 @@ class Config(StageConfig):
     )
     rungs: tuple[str, ...] = Field(
         default=(),
-        description="Rungs of the recovery ladder to climb (optkit list); default: all of them. Without a "
-        "budget, all that are named.",
+        description="Rungs of the recovery ladder to climb (optkit list); default: all of them. A rung is kept "
+        "when it surely raised the SQNR on held-out images. Without a budget all that are named are tried, once.",
     )
     qat_epochs: int = Field(default=1, gt=0, description="Epochs over the training images of the rung 'qat'.")
     qat_lr: float = Field(default=1e-5, gt=0, le=1, description="Peak learning rate of the rung 'qat'.")

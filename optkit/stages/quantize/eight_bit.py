@@ -76,6 +76,7 @@ def quantize(source: Source, config: Config, context: Context) -> tuple[onnx.Mod
         bench = _workbench(source, shares, config, context)
         candidate, climbed = _climb(candidate, bench, config, check, watch.seconds())
         details |= climbed
+        details |= {"held_images": len(shares.held), "set_aside": shares.held is not shares.fit}
     file = candidate.build()
     if check is not None:
         details["speed"] = compare_speed(source.model, file, source.spec, config.target, context)
@@ -119,7 +120,7 @@ def _split(images: ImageSet, config: Config) -> Shares:
     count = len(images)
     order = np.random.default_rng(config.seed).permutation(count)
     everything = images.subset(order)
-    if not config.climbs and config.calibrator != AUTO:
+    if not config.climbs and (config.calibrator != AUTO or config.precision == "fp8"):
         return Shares(everything, everything, everything)
     choosing = max(1, min(TRIAL_IMAGES, count // 8))
     held = max(2, min(TRIAL_IMAGES, count // 6)) if config.climbs else 0

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from optkit.core import discover
+from optkit.core.errors import InputError
 from optkit.graph.torch_module import Unsupported
 from optkit.measure.latency import Stopwatch
 from optkit.measure.parity import Parity
@@ -43,7 +44,7 @@ class Ladder:
 
     def climb(self) -> None:
         """Every wanted rung in its order, until the budget holds; without one, all of them."""
-        self._judge(CALIBRATION, self.candidate, "", self.calibration_seconds)
+        self._judge(CALIBRATION, self.candidate, "", Stopwatch())
         for name in rungs(self.config):
             rung = discover.load(RUNGS, name, "rung")
             for _ in range(getattr(rung, "TRIES", 1) if self.config.has_budget else 1):
@@ -60,29 +61,33 @@ class Ladder:
         except Unsupported as error:
             self._add(name, watch.seconds(), str(error))
             return False
+        except InputError as error:  # what the rungs below reached is kept
+            self._add(name, watch.seconds(), f"{error} {error.why}")
+            return False
         if found is None:
             self._add(name, watch.seconds(), "nothing that it could change")
             return False
-        return self._judge(name, *found, watch.seconds())
+        return self._judge(name, *found, watch)
 
     @property
     def held(self) -> bool:
         """Whether there is a budget and it is kept."""
         return self.config.has_budget and self.checked is not None and self.checked.holds(self.config)
 
-    def _judge(self, name: str, candidate: Candidate, note: str, seconds: float) -> bool:
+    def _judge(self, name: str, candidate: Candidate, note: str, watch: Stopwatch) -> bool:
         """Keep `candidate` when it is surely better on images that nothing was fitted to or chosen by."""
         file = candidate.build()
         score, sqnr_db = self.bench.held.parity(file, self.bench.io)
-        kept = True
-        if self.sqnr_db is not None:
+        seconds = watch.seconds()
+        if self.sqnr_db is None:
+            kept, seconds = True, seconds + self.calibration_seconds
+        else:
             gain, low, high = paired_gain(self.sqnr_db, sqnr_db)
             kept = low > 0
             if gain > 0 and not kept:
-                doubt = (
-                    f"{gain:+.1f} dB on {len(sqnr_db)} images may be chance (95 %: {low:+.1f} to {high:+.1f})"
-                )
-                note = "; ".join(filter(None, [note, doubt]))
+                doubt = f"{gain:+.1f} dB on {len(sqnr_db)} images may be chance"
+                interval = f" (95 %: {low:+.1f} to {high:+.1f})" if len(sqnr_db) > 1 else ""
+                note = "; ".join(filter(None, [note, doubt + interval]))
         if kept:
             self.candidate, self.sqnr_db, self.checked = candidate, sqnr_db, self.check(file)
         self._add(name, seconds, note, kept, score)

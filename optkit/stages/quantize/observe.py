@@ -51,7 +51,7 @@ def observe(
             results = session.run(None, {io.input_name: padded})
             if counting is not None:
                 counting.result()
-            counting = worker.submit(_count, observed, results, len(pixels), histograms)
+            counting = worker.submit(_count, observed, results, (len(pixels), len(padded)), histograms)
             seen += len(pixels)
             task.advance(len(pixels))
         if counting is not None:
@@ -64,19 +64,26 @@ def observe(
 
 
 def _count(
-    observed: dict[str, Observed], results: list[NDArray[np.float32]], count: int, histograms: bool
+    observed: dict[str, Observed],
+    results: list[NDArray[np.float32]],
+    counts: tuple[int, int],
+    histograms: bool,
 ) -> None:
+    """`counts`: images, and images with those that fill up a fixed batch, which are not to count."""
+    count, padded = counts
     each = 4 if histograms else 3
+    # An image may have several rows, as where it is cut into windows.
+    results = [value[: len(value) * count // padded] for value in results]
     # Minimum and maximum pass over NaN, the sum does not.
     sums = zip(observed, results[::each], strict=True)
-    if broken := [name for name, total in sums if not np.isfinite(total[:count]).all()]:
+    if broken := [name for name, total in sums if not np.isfinite(total).all()]:
         raise InputError(
             f"The activation {broken[-1]!r} is not finite on a calibration image.",  # deepest first
             why="The FP32 network overflows or holds NaN.",
             hint="Mend the network first: `optkit evaluate` shows whether it works at all.",
         )
     for index, entry in enumerate(observed.values()):
-        _, low, high, *sample = (value[:count] for value in results[index * each : (index + 1) * each])
+        _, low, high, *sample = results[index * each : (index + 1) * each]
         entry.low, entry.high = min(entry.low, float(low.min())), max(entry.high, float(high.max()))
         if sample:
             entry.histogram.add(sample[0].ravel())

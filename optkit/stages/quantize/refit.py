@@ -121,7 +121,7 @@ class _Refit:
             drift = matrix @ moments.mean_y[..., None] - used @ moments.mean_x[..., None]
             bias = self.reference.parameter(step.inputs[2])
             self.fitted.parameter(step.inputs[2]).copy_(bias + drift.flatten().float())
-        self.done += 1
+        self.done += not self.biases_only or step.name in self.with_bias
 
     def _inputs(self, step: Step) -> Iterator[tuple[_Flow, Tensor, Tensor]]:
         """What `step` reads in the quantised and in the FP32 network, (groups, k, samples), by batch."""

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from optkit.core.errors import InputError
 from optkit.core.types import Artifact, Context, Format, Output, Precision
 from optkit.data.base import Dataset
 from optkit.data.calibration import CalibrationSet, choose_calibration, read_calibration
@@ -27,6 +28,12 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     (artifact,) = inputs["model"].values()
     given = read_onnx(artifact.file)
     io = classifier_io(given)
+    if io.num_classes < 2:
+        raise InputError(
+            "The ONNX file has one output only.",
+            why="Agreement and accuracy are those of the largest of several logits.",
+            hint="Export the classifier with a logit for every class.",
+        )
     precision = Precision(config.precision)
     model = prepare(given, FP8_OPSET if precision is Precision.FP8 else MIN_OPSET)
     dataset = load_data(config.data, context.reporter, artifact.spec.class_names)

@@ -11,6 +11,7 @@ from optkit.core import discover
 from optkit.core.errors import InputError
 from optkit.graph.lint.base import examine
 from optkit.graph.lint.execution import execution_of, integer_share, openvino_share
+from optkit.runtimes import openvino as runtime
 from tests.graph.lint.support import node, plain, quantized
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,6 +76,15 @@ def test_an_absent_runtime_is_said(target: str, monkeypatch: pytest.MonkeyPatch)
     assert target in execution_of(plain("residual"), target).unchecked
     linted = examine(quantized("residual", "onnxruntime"), target)
     assert [found.rule for found in linted.findings] == ["unchecked"]
+
+
+@needs_openvino
+def test_openvino_is_opened_once_for_linter_and_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    runtime._core()
+    monkeypatch.delattr(openvino, "Core")
+    assert openvino_share(plain("residual"))["convolutions"] == 3
 
 
 @needs_openvino

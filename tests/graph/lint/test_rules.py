@@ -148,6 +148,14 @@ def input_axis(model: onnx.ModelProto) -> None:
     without("axis", "conv0.weight.dequantize")(model)  # which means axis 1
 
 
+def swapped_axis(model: onnx.ModelProto) -> None:
+    """A scale for each of the depthwise kernel's three rows."""
+    put(model, "conv3.weight.scale", np.full(3, 0.01, np.float32))
+    put(model, "conv3.weight.zero_point", np.zeros(3, np.int8))
+    without("axis", "conv3.weight.dequantize")(model)
+    node(model, "conv3.weight.dequantize").attribute.append(helper.make_attribute("axis", 2))
+
+
 def too_few_scales(model: onnx.ModelProto) -> None:
     put(model, "conv0.weight.scale", np.full(5, 0.01, np.float32))
     put(model, "conv0.weight.zero_point", np.zeros(5, np.int8))
@@ -280,9 +288,9 @@ def foreign(model: onnx.ModelProto) -> None:
     redirect(model, "gemm9", tensor, add(model, "gemm9", "Mystery", [tensor], "mystery", domain="com.nobody"))
 
 
-def branch(model: onnx.ModelProto) -> None:
+def branch(model: onnx.ModelProto, reads: str = "input") -> None:
     value = helper.make_tensor_value_info("v", TensorProto.FLOAT, None)
-    graph = helper.make_graph([helper.make_node("Identity", ["input"], ["v"])], "inner", [], [value])
+    graph = helper.make_graph([helper.make_node("Identity", [reads], ["v"])], "inner", [], [value])
     put(model, "condition", np.array(True))
     model.graph.node.append(
         helper.make_node("If", ["condition"], ["unused"], "branch", then_branch=graph, else_branch=graph)
@@ -339,6 +347,7 @@ CASES = [
     Case("slow-shape", WARNING, TRT, "conv4", pooled_by_mean, TRT, "gated"),
     Case("slow-shape", WARNING, TRT, "matmul14", as_made_for(RT, "gated"), TRT, "gated"),
     Case("half-quantized", WARNING, TRT, "conv0", float_weights, TRT),
+    Case("half-quantized", WARNING, RT, "conv0", float_weights, RT),
     Case("half-sum", WARNING, RT, "add6", half_sum, RT),
     Case("float-island", WARNING, RT, "maxpool7", float_pool, RT),
     Case("integer-island", WARNING, TRT, "maxpool7", lambda model: pair(model, "add6", "maxpool7")),
@@ -398,8 +407,73 @@ def test_every_rule_has_a_case() -> None:
 @pytest.mark.parametrize("target", [RT, OV, TRT])
 @pytest.mark.parametrize("network", ["residual", "gated"])
 def test_placements_are_clean_for_their_target(network: str, target: str) -> None:
-    found = lint(quantized(network, RT if target == OV else target), target)
+    found = lint(quantized(network, target), target)
     assert [entry for entry in found if entry.severity is not Severity.NOTE] == []
+
+
+@pytest.mark.parametrize("left", [["conv0"], ["conv3"], ["conv5"], ["gemm9"], ["conv3", "conv5"]])
+def test_layers_that_mixed_precision_leaves_in_float_are_clean(left: list[str]) -> None:
+    """They read the codes that an integer convolution before them answers in."""
+    model = prepare(NETWORKS["residual"]())
+    view = GraphView(model)
+    plan = discover.load(PLACEMENTS, RT, "target").plan(view).without(dict.fromkeys(left, "why"), view)
+    mixed = insert_qdq(model, plan, dict.fromkeys(plan.observed(), (0.0, 6.0)))
+    assert {entry.severity for entry in examine(mixed, RT).findings} == {NOTE}
+
+
+def test_what_is_missing_of_a_half_quantised_layer_is_told() -> None:
+    model = quantized("residual", TRT)
+    float_weights(model)
+    redirect(model, "conv5", "relu4.dequantized", "relu4")
+    reasons = {entry.node: entry.reason for entry in lint(model, TRT) if entry.rule == "half-quantized"}
+    assert reasons == {
+        "conv0": "Only its input comes through Q/DQ, not its weights.",
+        "conv5": "Only its weights come through Q/DQ, not its input.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("axis", "scales", "expected"),
+    [(1, 16, set()), (0, 16, {"scale-axis"}), (1, 1, {"per-tensor-weights"})],
+)
+def test_weights_are_found_behind_a_transpose(axis: int, scales: int, expected: set[str]) -> None:
+    """As exporters write linear layers and convolutions whose weights are stored inputs first."""
+    model = quantized("residual", TRT)
+    decode = node(model, "conv5.weight.dequantize")
+    without("axis", decode.name)(model)
+    decode.attribute.append(helper.make_attribute("axis", axis))
+    put(model, "conv5.weight.scale", np.full(scales, 0.01, np.float32)[() if scales > 1 else 0])
+    put(model, "conv5.weight.zero_point", np.zeros(scales, np.int8)[() if scales > 1 else 0])
+    turned = add(model, "conv5", "Transpose", [decode.output[0]], "turned", perm=[1, 0, 2, 3])
+    redirect(model, "conv5", decode.output[0], turned)
+    found = {(entry.rule, entry.node) for entry in lint(model, TRT)}
+    assert found == {(rule, "conv5") for rule in expected} | {("unchecked", "")}
+
+
+def test_what_a_branch_alone_reads_is_read() -> None:
+    model = quantized("residual", TRT)
+    without_reader(model)
+    assert "dangling" in {entry.rule for entry in lint(model, TRT)}
+    branch(model, reads="lone")
+    assert "dangling" not in {entry.rule for entry in lint(model, TRT)}
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (per_tensor("conv3"), "per-tensor-depthwise"),
+        (without("kernel_shape", "conv3"), "kernel-shape"),
+        (swapped_axis, "scale-axis"),
+        (lambda model: None, ""),
+    ],
+)
+def test_weights_are_found_behind_an_identity(damage: Break, rule: str) -> None:
+    model = quantized("residual", TRT)
+    decoded = node(model, "conv3").input[1]
+    redirect(model, "conv3", decoded, add(model, "conv3", "Identity", [decoded], "same"))
+    damage(model)
+    expected = {(rule, "conv3"), ("unchecked", "")} if rule else {("unchecked", "")}
+    assert {(entry.rule, entry.node) for entry in lint(model, TRT)} == expected
 
 
 @pytest.mark.parametrize("target", [RT, OV, TRT])

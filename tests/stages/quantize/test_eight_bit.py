@@ -42,6 +42,7 @@ def images() -> ImageSet:
         ({"min_sqnr": 1, "calibrator": "mse"}, 320, (232, 40, 48)),
         ({}, 320, (280, 40, 0)),  # no ladder: nothing is judged
         ({"calibrator": "mse"}, 320, (320, 320, 320)),  # and nothing is chosen
+        ({"precision": "fp8", "target": "tensorrt"}, 320, (320, 320, 320)),
     ],
 )
 def test_no_image_has_two_roles(

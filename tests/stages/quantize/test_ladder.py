@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from optkit.core import discover
+from optkit.core.errors import InputError
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.torch_module import Unsupported
 from optkit.stages.quantize import ladder as ladder_module
@@ -50,6 +51,15 @@ def widened(factor: float):
         return replace(candidate, ranges=ranges), f"times {factor}"
 
     return improve
+
+
+def test_a_rung_that_fails_leaves_what_was_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(candidate, bench):
+        raise InputError("No training image can be decoded.", why="All are broken.", hint="Mend them.")
+
+    found = climbed(Config(min_sqnr=99), {"fail": fail}, [10.0], monkeypatch)
+    assert [entry["kept"] for entry in found.entries] == [True, False]
+    assert found.entries[1]["note"] == "No training image can be decoded. All are broken."
 
 
 def test_what_may_be_chance_is_told_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from optkit.graph.onnx_file import classifier_io
 from optkit.graph.qdq_prepare import prepare
 from optkit.stages.quantize import observe as module
 from optkit.stages.quantize.calibrators.base import BINS, Histogram, Observed
-from tests.small_networks import residual_network, textured_images
+from tests.small_networks import Builder, residual_network, textured_images
 
 
 def observe(model: onnx.ModelProto, sizes: list[int], histograms: bool = True) -> dict[str, Observed]:
@@ -46,6 +46,29 @@ def test_static_batch_is_filled_up_and_the_filling_is_not_counted() -> None:
     static, dynamic = prepare(residual_network(batch=4)), prepare(residual_network())
     filled, plain = observe(static, [4, 2]), observe(dynamic, [4, 2])
     assert filled["input"].histogram.counts.tolist() == plain["input"].histogram.counts.tolist()
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+def test_an_image_may_have_several_rows(batch: int | None) -> None:
+    """As where it is cut into windows; the extremes of all of them count."""
+    b = Builder()
+    shape = b.constant(np.array([-1, 12, 16], np.int64))  # four windows of each image
+    rows = b.op("Tanh", b.op("Reshape", "input", shape))
+    back = b.op("Reshape", rows, b.constant(np.array([batch or -1, 3, 16, 16], np.int64)))
+    x = b.op("Flatten", b.op("GlobalAveragePool", b.conv(back, 3, 4)))
+    model = prepare(b.model(x, 4, batch, 20))
+    found = observe(model, [4, 2])
+    pixels = textured_images(6)
+    assert found[rows].low == pytest.approx(np.tanh(pixels.min()))
+    assert found[rows].high == pytest.approx(np.tanh(pixels.max()))
+
+
+def test_what_is_next_to_nothing_counts_as_zero() -> None:
+    histogram = Histogram()
+    histogram.add(np.full(10, 1e-38, np.float32))
+    histogram.add(np.array([0.5], np.float32))
+    assert histogram.counts.sum() == 11
+    assert np.average(histogram.centers, weights=histogram.counts) == pytest.approx(0.5 / 11, abs=1e-3)
 
 
 def test_sampling_takes_every_row_and_column(monkeypatch: pytest.MonkeyPatch) -> None:

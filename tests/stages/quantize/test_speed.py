@@ -11,7 +11,9 @@ from optkit.stages.quantize.speed import compare_speed
 from tests.small_networks import Builder, residual_network
 
 SPEC = ModelSpec(arch="small", num_classes=4, class_names=tuple("abcd"), preprocess=Preprocess(size=16))
-FIELDS = {"runtime", "fp32_ms", "int8_ms", "ratio", "interval", "threads", "verdict"}
+FIELDS = {"runtime", "fp32_runtime", "fp32_ms", "int8_ms", "ratio", "interval", "verdict"} | {
+    *("batch", "threads", "device")
+}
 
 
 def large_network() -> onnx.ModelProto:
@@ -57,8 +59,8 @@ def test_the_interval_decides(
 ) -> None:
     """Half of the rounds with either ratio; the interval is that of Student's t for eight rounds."""
     rounds = [(2.0, 2.0 * ratio) for ratio in ratios for _ in range(4)]
-    monkeypatch.setattr(speed, "ROUNDS", 8)
-    monkeypatch.setattr(speed, "_medians", lambda *_: rounds)
+    monkeypatch.setattr(speed, "RUNTIMES", ("onnxruntime",))
+    monkeypatch.setattr(speed, "_medians", lambda *_: np.array(rounds))
     model = prepare(residual_network())
     found = compare_speed(model, model, SPEC, "onnxruntime", context)
     logs = np.log([after / before for before, after in rounds])
@@ -71,7 +73,27 @@ def test_the_interval_decides(
 
 def test_a_fixed_batch_is_timed_as_it_is(context: Context) -> None:
     model = prepare(residual_network(batch=4))
-    assert compare_speed(model, model, SPEC, "onnxruntime", context)["fp32_ms"] > 0
+    found = compare_speed(model, model, SPEC, "onnxruntime", context)
+    assert (found["batch"], found["device"]) == (4, "cpu")
+    assert found["fp32_ms"] > 0
+
+
+def test_the_fastest_fp32_counts(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """INT8 beats FP32 in its own runtime, and FP32 elsewhere beats both."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    monkeypatch.setattr(speed, "_medians", lambda *_: np.array([[1.0, 3.0, 2.0], [1.0, 3.0, 2.1]]))
+    model = prepare(residual_network())
+    found = compare_speed(model, model, SPEC, "openvino", context)
+    assert (found["runtime"], found["fp32_runtime"]) == ("openvino", "onnxruntime")
+    assert (found["fp32_ms"], found["int8_ms"], found["verdict"]) == (1.0, 2.05, "slower")
+
+
+def test_a_file_that_the_runtime_refuses_loses_nothing(context: Context) -> None:
+    model, broken = prepare(residual_network()), prepare(residual_network())
+    broken.graph.initializer[0].dims[0] += 1
+    broken.graph.initializer[0].raw_data += b"\0" * len(broken.graph.initializer[0].raw_data)
+    assert compare_speed(model, broken, SPEC, "onnxruntime", context) is None
+    assert "Not timed" in context.reporter.warnings[-1]
 
 
 def test_an_engine_cannot_be_timed_without_its_gpu(context: Context) -> None:

@@ -28,7 +28,7 @@ from optkit.stages.quantize.observe import observe
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
 from optkit.stages.quantize.stage import run
-from tests.small_networks import gated_network, residual_network, textured_images
+from tests.small_networks import Builder, gated_network, residual_network, textured_images
 
 SPEC = ModelSpec(arch="small", num_classes=4, class_names=CLASSES, preprocess=Preprocess(size=16))
 
@@ -149,6 +149,14 @@ def test_quantised_file_is_refused(tmp_path: Path) -> None:
     quantize(tmp_path, residual_network())
     with pytest.raises(InputError, match="quantised already"):
         quantize(tmp_path, onnx.load(tmp_path / "out" / "model.onnx"))
+
+
+def test_a_single_logit_is_refused(tmp_path: Path) -> None:
+    """Its largest logit is always the same: every budget would seem to hold."""
+    b = Builder()
+    x = b.op("Flatten", b.op("GlobalAveragePool", b.conv("input", 3, 1)))
+    with pytest.raises(InputError, match="one output only"):
+        quantize(tmp_path, b.model(x, 1, None, 20), min_agreement=0.9)
 
 
 @pytest.mark.parametrize("option", ["target", "calibrator"])

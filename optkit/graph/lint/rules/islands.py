@@ -23,12 +23,17 @@ FUSED = CLIPPING | {"LeakyRelu"}
 
 
 def half_quantized(graph: LintGraph) -> Iterator[tuple[str, str]]:
-    """Such a layer runs in float and pays for the conversion."""
+    """Such a layer runs in float and pays for the conversion.
+
+    Not where an integer operator of ONNX Runtime makes the input: it answers in codes, which somebody must decode.
+    """
     for node in graph.weighted():
-        coded = [name for index, name in enumerate(("input", "weights")) if graph.decoder(node, index)]
-        if len(coded) == 1:
-            missing = "weights" if coded == ["input"] else "input"
-            yield label(graph.original(node)), f"Only its {coded[0]} come through Q/DQ, not its {missing}."
+        by_input, by_weights = (graph.decoder(node, index) is not None for index in range(2))
+        makes_codes = graph.target == ONNXRUNTIME and any(map(graph.is_quantized_node, _makers(graph, node)))
+        if by_weights and not by_input:
+            yield label(graph.original(node)), "Only its weights come through Q/DQ, not its input."
+        elif by_input and not by_weights and not makes_codes:
+            yield label(graph.original(node)), "Only its input comes through Q/DQ, not its weights."
 
 
 def half_sum(graph: LintGraph) -> Iterator[tuple[str, str]]:

@@ -63,7 +63,7 @@ def _floating(graph: LintGraph) -> Counter[str]:
 
 REMEDY = "Quantise the FP32 file for this target: optkit quantize"
 RULES = (
-    Rule("refused", Severity.ERROR.on(TARGETS), "Export or quantise the model for this target.", refused),
+    Rule("refused", Severity.ERROR.on(CPU), "Export or quantise the model for this target.", refused),
     Rule("mostly-float", Severity.ERROR.on(CPU), REMEDY, mostly_float),
     Rule("not-integer", Severity.WARNING.on(CPU), REMEDY, not_integer),
     Rule("integer-share", Severity.NOTE.on(CPU), "", share),

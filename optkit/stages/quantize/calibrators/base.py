@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 8192  # over −limit … limit: at least 2048 of them between 0 and the largest magnitude
+SMALLEST = (
+    1e-30  # what is smaller is zero: float32 could not hold the factor that would spread it over the bins
+)
 
 
 class Histogram:
@@ -31,7 +34,7 @@ class Histogram:
     def add(self, values: NDArray[np.float32]) -> None:
         """Count finite values."""
         largest = float(np.abs(values).max(initial=0.0))
-        if largest > 0:
+        if largest > SMALLEST:
             self._grow(2.0 ** (math.floor(math.log2(largest)) + 1))
         bins = np.floor(values * np.float32(BINS / 2 / (self.limit or 1.0)))  # exact: powers of two
         self.counts += np.bincount(bins.astype(np.int64) + BINS // 2, minlength=BINS)

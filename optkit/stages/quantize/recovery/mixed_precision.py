@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from optkit.graph.qdq_view import GraphView
 from optkit.measure.profile import profile
+from optkit.measure.statistics import paired_gain
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.execute import pad
 from optkit.stages.quantize.sensitivity import OperatorNoise
@@ -24,7 +25,7 @@ LEAST_MS = 0.01  # the profiler's resolution, about: what takes less is not for 
 
 
 def improve(candidate: Candidate, bench: Workbench) -> tuple[Candidate, str] | None:
-    """As many layers again as are in floating point already for this reason; at first, one."""
+    """As many layers again as are in floating point already for this reason, at first one; more while none helps."""
     times = profile(candidate.model, pad(bench.fit[0][: bench.io.batch or 1], bench.io.batch))
     view = GraphView(candidate.model)
     layers = {node.name for node in view.nodes if view.weight_axis(node) is not None} & candidate.plan.nodes
@@ -32,23 +33,34 @@ def improve(candidate: Candidate, bench: Workbench) -> tuple[Candidate, str] | N
     def noise_per_ms(one: OperatorNoise) -> float:
         return float(10 ** (-one.sqnr_db / 10)) / max(times.get(one.node, 0.0), LEAST_MS)
 
-    ranked = sorted((one for one in bench.sensitivity(candidate) if one.node in layers), key=noise_per_ms)
+    worst_first = sorted(
+        (one for one in bench.sensitivity(candidate) if one.node in layers), key=noise_per_ms, reverse=True
+    )
     before = sum(reason == REASON for reason in candidate.plan.left.values())
     allowed = int(MAX_SHARE * (before + len(layers))) - before
-    chosen = [one.node for one in reversed(ranked[-max(1, before) :])][: max(0, allowed)]
-    if not chosen:
-        return None
-    plan = candidate.plan.without(dict.fromkeys(chosen, REASON), view)
-    weights = {name for node in view.nodes if node.name in chosen for name in node.input[1:]}
-    changed = replace(
-        candidate,
-        plan=plan,
-        fitted={name: value for name, value in candidate.fitted.items() if name not in weights},
-        weight_scales={name: value for name, value in candidate.weight_scales.items() if name not in chosen},
-    )
+    _, plain = bench.choosing.parity(candidate.build(), bench.io)
+    count = max(1, before)
+    while True:
+        chosen = [one.node for one in worst_first[: min(count, allowed)]]
+        if not chosen:
+            return None
+        found = _freed(candidate, chosen, view)
+        gain = paired_gain(plain, bench.choosing.parity(found.build(), bench.io)[1])
+        if gain[1] > 0 or count >= allowed:
+            break
+        count *= 2
     milliseconds = sum(times.get(name, 0.0) for name in chosen)
     shown = f"{', '.join(chosen[:3])}{' …' if len(chosen) > 3 else ''}"
-    return (
-        changed,
-        f"layers in FP32: {before + len(chosen)}; the last take {milliseconds:.2f} ms there: {shown}",
+    note = f"layers freed: {before + len(chosen)}; the last take {milliseconds:.2f} ms in FP32: {shown}"
+    return found, note
+
+
+def _freed(candidate: Candidate, chosen: list[str], view: GraphView) -> Candidate:
+    """`candidate` with the layers `chosen` in FP32, with their own weights and biases."""
+    weights = {name for node in view.nodes if node.name in chosen for name in node.input[1:]}
+    return replace(
+        candidate,
+        plan=candidate.plan.without(dict.fromkeys(chosen, REASON), view),
+        fitted={name: value for name, value in candidate.fitted.items() if name not in weights},
+        weight_scales={name: value for name, value in candidate.weight_scales.items() if name not in chosen},
     )

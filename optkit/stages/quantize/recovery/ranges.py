@@ -36,9 +36,10 @@ def improve(candidate: Candidate, bench: Workbench) -> tuple[Candidate, str] | N
         )
         for tensor in candidate.ranges
     }
-    errors = _errors(
-        candidate, bench, {tensor: ranges for tensor, ranges in options.items() if len(ranges) > 1}
-    )
+    several = {tensor: ranges for tensor, ranges in options.items() if len(ranges) > 1}
+    if not several:
+        return None
+    errors = _errors(candidate, bench, several)
     chosen = {tensor: options[tensor][values.index(min(values))] for tensor, values in errors.items()}
     changed = sum(candidate.ranges[tensor] != found for tensor, found in chosen.items())
     return (
