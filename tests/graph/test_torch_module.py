@@ -161,7 +161,12 @@ CASES = [
     ("Gelu", X, [], {}),
     ("Softmax", X, [], {"axis": 1}),
     ("Clip", X, [np.float32(-0.5), np.float32(0.7)], {}),
-    ("BatchNormalization", X, list(np.linspace(0.5, 2, 16, dtype=np.float32).reshape(4, 4)), {"epsilon": 0.1}),
+    (
+        "BatchNormalization",
+        X,
+        list(np.linspace(0.5, 2, 16, dtype=np.float32).reshape(4, 4)),
+        {"epsilon": 0.1},
+    ),
     ("Conv", X, [np.ones((8, 2, 3, 3), np.float32)], {"group": 2, "pads": [0, 0, 1, 1], "strides": [2, 2]}),
     ("Conv", X, [np.ones((4, 1, 3, 3), np.float32)], {"group": 4, "pads": [2] * 4, "dilations": [2, 2]}),
     ("Gemm", (3, 5), [np.ones((5, 4), np.float32), np.ones(4, np.float32)], {"alpha": 0.5, "beta": 2.0}),
