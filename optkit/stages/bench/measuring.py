@@ -13,7 +13,8 @@ from optkit.core.progress import Reporter
 from optkit.core.types import Measurement
 from optkit.data.base import ImageSet
 from optkit.data.loading import batches
-from optkit.measure.accuracy import map_classes, measure_accuracy
+from optkit.measure.accuracy import measure_accuracy
+from optkit.measure.classes import map_classes
 from optkit.measure.latency import Subject, measure_latency
 from optkit.runtimes.base import Profiled, Session, any_batch
 from optkit.stages.bench.candidate import Candidate, reason

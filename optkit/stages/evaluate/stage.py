@@ -14,7 +14,8 @@ from optkit.data.base import Dataset, ImageSet
 from optkit.data.load import load_data
 from optkit.data.loading import batches
 from optkit.data.unlabelled import unread
-from optkit.measure.accuracy import Accuracy, map_classes, measure_accuracy
+from optkit.measure.accuracy import Accuracy, measure_accuracy
+from optkit.measure.classes import map_classes
 from optkit.models.checkpoint import load_module
 from optkit.runtimes.base import DEFAULTS, Session, SessionOptions, any_batch, open_artifact
 from optkit.stages.evaluate.config import Config

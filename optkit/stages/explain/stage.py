@@ -19,7 +19,8 @@ from optkit.data.load import load_data
 from optkit.data.loading import batches, normalise, read_input
 from optkit.data.sampling import stratified_subset
 from optkit.data.unlabelled import unlabelled_images
-from optkit.measure.accuracy import Run, map_classes
+from optkit.measure.accuracy import Run
+from optkit.measure.classes import map_classes
 from optkit.measure.map_agreement import MapAgreement, compare_maps, mean_interval
 from optkit.measure.saliency import Maps, feature_layer, grad_cam, named_layer, occlusion
 from optkit.measure.statistics import wilson

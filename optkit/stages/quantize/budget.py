@@ -15,7 +15,7 @@ from optkit.core.types import Preprocess
 from optkit.data.base import ImageSet
 from optkit.data.loading import batches
 from optkit.graph.onnx_file import ClassifierIO
-from optkit.measure.accuracy import map_classes
+from optkit.measure.classes import map_classes
 from optkit.measure.parity import compare_logits
 from optkit.measure.statistics import paired_difference
 from optkit.stages.quantize.config import Config

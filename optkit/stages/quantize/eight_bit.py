@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,23 +20,17 @@ from optkit.data.sampling import stratified_subset
 from optkit.graph.onnx_file import ClassifierIO
 from optkit.graph.qdq import Grid, QdqPlan, summary
 from optkit.graph.qdq_view import GraphView
-from optkit.measure.accuracy import map_classes
+from optkit.measure.classes import map_classes
 from optkit.measure.latency import Stopwatch
-from optkit.stages.quantize.budget import Checked, checker, limits
+from optkit.stages.quantize.budget import Checked, checker
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.choose import choose_calibrator, find_ranges
 from optkit.stages.quantize.config import AUTO, CALIBRATORS, PLACEMENTS, Config
-from optkit.stages.quantize.execute import Pixels, run_model
-from optkit.stages.quantize.ladder import Ladder
+from optkit.stages.quantize.execute import Pixels
 from optkit.stages.quantize.observe import observe
-from optkit.stages.quantize.speed import compare_speed
-from optkit.stages.quantize.training import learning_images, train_student
-from optkit.stages.quantize.workbench import Judged, Workbench
 
 MINMAX = "minmax"
 TRIAL_IMAGES = 48  # enough to tell calibrators apart, and little memory
-FIT_IMAGES = 128  # kept in memory, 77 MB at 224 px
-FIT_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -73,14 +66,12 @@ def quantize(source: Source, config: Config, context: Context) -> tuple[onnx.Mod
     shares = _split(source.calibration.images, config)
     candidate, details = calibrate(source, shares, config, context.reporter)
     if check is not None:
-        bench = _workbench(source, shares, config, context)
-        candidate, climbed = _climb(candidate, bench, config, check, watch.seconds())
+        # Imported here: plain calibration needs nothing of what trains, which takes seconds to import.
+        from optkit.stages.quantize.climb import climb
+
+        candidate, climbed = climb(source, shares, candidate, check, config, watch.seconds(), context)
         details |= climbed
-        details |= {"held_images": len(shares.held), "set_aside": shares.held is not shares.fit}
-    file = candidate.build()
-    if check is not None:
-        details["speed"] = compare_speed(source.model, file, source.spec, config.target, context)
-    return file, details | summary(source.model, candidate.plan)
+    return candidate.build(), details | summary(source.model, candidate.plan)
 
 
 def calibrate(
@@ -130,40 +121,6 @@ def _split(images: ImageSet, config: Config) -> Shares:
     return Shares(*(images.subset(part) for part in (fit, chosen, judged)))
 
 
-def _workbench(source: Source, shares: Shares, config: Config, context: Context) -> Workbench:
-    reporter = context.reporter
-    if shares.held is shares.fit:
-        reporter.warn(
-            f"{len(shares.fit)} calibration images are too few to judge by others than those that are fitted to: "
-            "what seems to help may not. Give more."
-        )
-
-    def judged(images: ImageSet) -> Judged:
-        pixels = list(source.pixels(images, config, reporter))
-        return Judged(pixels, run_model(source.model, source.io, pixels))
-
-    smaller = min(1.0, (FIT_SIZE / source.spec.preprocess.size) ** 2)
-    first = shares.fit.subset(np.arange(min(len(shares.fit), round(FIT_IMAGES * smaller))))
-    aside = (*shares.choosing.ids, *shares.held.ids)
-    train = partial(
-        train_student,
-        dataset=learning_images(source.dataset, aside if shares.held is not shares.fit else ()),
-        preprocess=source.spec.preprocess,
-        config=config,
-        context=context,
-    )
-    return Workbench(
-        io=source.io,
-        fit=list(source.pixels(first, config, reporter)),
-        all_fit=partial(source.pixels, shares.fit, config, reporter),
-        choosing=judged(shares.choosing),
-        held=judged(shares.held),
-        seed=config.seed,
-        reporter=reporter,
-        train=train,
-    )
-
-
 def validation_checker(
     source: Source, config: Config, reporter: Reporter
 ) -> Callable[[onnx.ModelProto], Checked]:
@@ -184,27 +141,3 @@ def validation_checker(
             raise
         names = None
     return checker(source.model, source.io, images, names, spec.preprocess, reporter)
-
-
-def _climb(
-    candidate: Candidate,
-    bench: Workbench,
-    config: Config,
-    check: Callable[[onnx.ModelProto], Checked],
-    calibration_seconds: float,
-) -> tuple[Candidate, dict[str, Any]]:
-    ladder = Ladder(candidate, bench, config, check, calibration_seconds=calibration_seconds)
-    ladder.climb()
-    budget = {**limits(config), "held": ladder.held} if config.has_budget else None
-    if budget and not ladder.held:
-        bench.reporter.warn(
-            "THE BUDGET DOES NOT HOLD: the best that the ladder reached is kept. The ladder's table shows what "
-            "every rung bought."
-        )
-    details = {
-        "ladder": ladder.entries,
-        "budget": budget,
-        "validation": ladder.checked and ladder.checked.details(),
-        "sensitivity": [asdict(one) for one in bench.sensitivity(ladder.candidate)],
-    }
-    return ladder.candidate, details
