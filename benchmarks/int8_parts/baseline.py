@@ -5,7 +5,6 @@ from pathlib import Path
 
 import optkit.cli._run
 import optkit.pipeline
-import optkit.stages.load.stage
 import optkit.stages.quantize.stage  # noqa: F401
 from optkit.graph.onnx_file import read_onnx
 from optkit.stages.quantize.execute import open_session

@@ -158,7 +158,7 @@ def speed_demand(own: list[Row]) -> Demand:
     _, figure, best = min(timed, key=lambda entry: entry[0])
     told = [(row, row.found.get("speed")) for _, _, row in timed]
     said = "; ".join(
-        f"{row.name}: {speed['verdict']} than FP32 in {speed['fp32_runtime']}, {speed['ratio']:.2f}"
+        f"{row.name}: {speed['verdict']}, {speed['ratio']:.2f} of FP32 in {speed['fp32_runtime']}"
         if speed
         else f"{row.name}: nothing"
         for row, speed in told

@@ -289,7 +289,7 @@ def test_a_file_has_to_be_fast_and_what_optkit_says_stands_beside_it(
     rows = [own_row(script, "onnxruntime", ratio, ratio, told), own_row(script, "openvino", 2, 1, None)]
     found = part(script, "parts").speed_demand(rows)
     assert (found.measured, found.met) == (ratio, met)
-    said = "onnxruntime: faster than FP32 in onnxruntime, 0.61; openvino: nothing"
+    said = "onnxruntime: faster, 0.61 of FP32 in onnxruntime; openvino: nothing"
     assert found.note == f"onnxruntime in onnxruntime; optkit says of {said}"
 
 
