@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 from optkit.graph.qdq import QdqPlan, channel_scales, insert_qdq
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
-from optkit.graph.torch_module import OPERATORS, GraphModule, Unsupported
+from optkit.graph.torch_module import GraphModule
+from optkit.graph.torch_operators import OPERATORS, Unsupported
 from optkit.stages.quantize.execute import open_session
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from optkit.core import discover
 from optkit.core.errors import InputError
-from optkit.graph.torch_module import Unsupported
+from optkit.graph.torch_operators import Unsupported
 from optkit.measure.latency import Stopwatch
 from optkit.measure.parity import Parity
 from optkit.measure.statistics import paired_gain

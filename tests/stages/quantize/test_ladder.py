@@ -9,7 +9,7 @@ import pytest
 from optkit.core import discover
 from optkit.core.errors import InputError
 from optkit.graph.qdq_prepare import prepare
-from optkit.graph.torch_module import Unsupported
+from optkit.graph.torch_operators import Unsupported
 from optkit.stages.quantize import ladder as ladder_module
 from optkit.stages.quantize.budget import Checked
 from optkit.stages.quantize.config import RUNGS, Config

@@ -21,7 +21,8 @@ from optkit.data.load import load_data
 from optkit.data.loading import batches
 from optkit.graph.onnx_file import classifier_io
 from optkit.graph.qdq_prepare import prepare
-from optkit.graph.torch_module import GraphModule, Unsupported
+from optkit.graph.torch_module import GraphModule
+from optkit.graph.torch_operators import Unsupported
 from optkit.stages.quantize import training
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.config import Config

@@ -8,7 +8,8 @@ import torch
 
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
-from optkit.graph.torch_module import GraphModule, Unsupported
+from optkit.graph.torch_module import GraphModule
+from optkit.graph.torch_operators import Unsupported
 from optkit.stages.quantize import refit
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.execute import run_model
