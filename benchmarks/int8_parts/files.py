@@ -16,6 +16,7 @@ from stress import stress
 
 from int8_parts.processes import Run, measured
 from optkit.core import discover
+from optkit.core.errors import EXIT_FAILED, EXIT_OK
 from optkit.core.progress import SilentReporter
 from optkit.core.store import read_artifact
 from optkit.core.types import Artifact, Format, Manifest, ModelSpec, Precision, Preprocess
@@ -36,7 +37,7 @@ CALIBRATION_IMAGES = 300
 SEED = 0  # of the choice of images: optkit's default
 BATCH = 32
 IMAGENET_CLASSES = 1000
-KEPT_DETAILS = ("calibrator", "ladder", "budget", "validation", "speed")
+KEPT_DETAILS = ("calibrator", "ladder", "budget", "validation", "speed", "float_prefix")
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,13 @@ class Quantised:
     artifact: Artifact
     run: Run
     stage_seconds: float
+    is_refused: bool = False  # until it was allowed to be slower than FP32 here
 
     def found(self) -> dict[str, Any]:
         """What the manifest tells of the quantisation."""
         details: dict[str, Any] = self.artifact.manifest.details.get("quantization", {})
         told = {name: details.get(name) for name in KEPT_DETAILS}
-        return {**told, "warnings": list(self.artifact.manifest.warnings)}
+        return {**told, "refused": self.is_refused, "warnings": list(self.artifact.manifest.warnings)}
 
 
 def optkit(arguments: list[str], folder: Path, accepted: tuple[int, ...] = (0,)) -> Run:
@@ -144,11 +146,15 @@ def calibration_array(dataset: Dataset, preprocess: Preprocess, file: Path) -> P
 
 
 def quantise(model: Path, images: Images, options: list[str], folder: Path) -> Quantised:
-    """`optkit quantize` in a folder of its own."""
-    command = ["quantize", str(model), *images.options(), *options, "--out", str(folder / "int8")]
-    run = optkit(command, folder)
-    artifact = read_artifact(folder / "int8")
-    return Quantised(artifact, run, artifact.manifest.seconds)
+    """`optkit quantize` in a folder of its own; again with --allow-slower where it refuses a file slower than FP32."""
+    made = folder / "int8"
+    command = ["quantize", str(model), *images.options(), *options, "--out", str(made)]
+    run = optkit(command, folder, accepted=(EXIT_OK, EXIT_FAILED))
+    is_refused = not made.is_dir()
+    if is_refused:
+        run = optkit([*command, "--allow-slower"], folder)
+    artifact = read_artifact(made)
+    return Quantised(artifact, run, artifact.manifest.seconds, is_refused)
 
 
 def ladder_options(*without: str) -> list[str]:

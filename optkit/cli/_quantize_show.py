@@ -33,6 +33,8 @@ def show_quantized(artifact: Artifact) -> None:
         _say(f"{name}: {words}")
     if found.speed:
         _say(f"speed: {text.speed_line(found.speed)}")
+    if line := text.float_prefix_line(found.float_prefix):
+        _say(f"before the ladder: {line}")
 
 
 def quantized_to_json(artifact: Artifact) -> dict[str, Any]:

@@ -13,6 +13,8 @@ HELP = """Quantise an ONNX classifier to INT8, FP8, FP16 or BF16, for the runtim
 A file suits one target: what TensorRT takes is slow in ONNX Runtime, and the reverse is refused.
 A checkpoint is exported to ONNX first. A budget (--max-drop, --min-agreement, --min-sqnr) starts the recovery
 ladder: equalised channels, ranges tensor by tensor, corrected biases, fitted weights … until the budget holds.
+It also measures speed on this CPU: as many first layers as are faster in floating point stay there, and INT8 that is
+still slower than FP32 is refused.
 
 [bold]Examples[/]
 

@@ -28,6 +28,12 @@ class OptkitError(Exception):
         self.message, self.why, self.hint = message, why, hint
 
 
+class FailedError(OptkitError):
+    """A check was made, and what it looked at did not pass."""
+
+    exit_code = EXIT_FAILED
+
+
 class UsageError(OptkitError):
     """A recipe, an option or a name that optkit does not understand."""
 

@@ -121,3 +121,11 @@ def facts() -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "gpus": gpus(),
     }
+
+
+def environment() -> dict[str, str]:
+    """What a measured time depends on: processors, and versions of packages other than optkit."""
+    found = facts()
+    here = {"cpu": f"{found['cores']} × {found['cpu']}"}
+    here |= {f"gpu{index}": gpu.get("name", "") for index, gpu in enumerate(found["gpus"])}
+    return here | {name: version for name, version in packages().items() if name != "optkit"}

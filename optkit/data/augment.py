@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode, v2
 from optkit.core.types import Preprocess
 from optkit.data.base import ImageSet
 from optkit.data.config import AugmentConfig
-from optkit.data.loading import mirror, read_pixels, resize
+from optkit.data.loading import read_pixels, resize
 
 CHANCES = 6  # numbers that one variation of an image takes
 
@@ -86,6 +86,11 @@ class Augmentation:
                 pixels = np.array(vary(Image.fromarray(pixels)))  # quicker than on tensors
             erase = v2.RandomErasing(self.config.erasing, value=fill)
             return erase(torch.from_numpy(pixels).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+
+
+def mirror(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (h, w, 3), left and right exchanged."""
+    return torch.from_numpy(pixels).flip(1).numpy()
 
 
 def natural_order(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -16,10 +16,10 @@ from torch.utils.data import Dataset as TorchDataset
 from optkit.core.errors import InputError, UsageError
 from optkit.core.progress import Reporter
 from optkit.core.types import Preprocess
-from optkit.data.augment import CHANCES, Augmentation, balanced_order, natural_order
+from optkit.data.augment import CHANCES, Augmentation, balanced_order, mirror, natural_order
 from optkit.data.base import CorruptImage, Dataset, ImageSet
 from optkit.data.config import AugmentConfig
-from optkit.data.loading import Batch, mirror, normalise_planes, read_input
+from optkit.data.loading import Batch, read_input
 
 ORDERS = {"natural": natural_order, "balanced": balanced_order}
 EVALUATED, MIRRORED = 0, 1  # the views that no chance is in
@@ -148,7 +148,7 @@ class TrainingData:
             self.skipped.update(self._images.ids[index] for index in corrupt)
             pairs = zip(views, preprocesses, strict=False)
             yield (
-                [normalise_planes(view, preprocess) for view, preprocess in pairs],
+                [_normalise(view, preprocess) for view, preprocess in pairs],
                 np.array(good, np.int64),
             )
 
@@ -163,7 +163,7 @@ class TrainingData:
             )
         stacked, good, _ = _stack(found)
         pairs = zip(stacked, self._preprocesses, strict=True)
-        return [normalise_planes(view, preprocess) for view, preprocess in pairs], np.array(good, np.int64)
+        return [_normalise(view, preprocess) for view, preprocess in pairs], np.array(good, np.int64)
 
 
 class _Renderer(TorchDataset[_Rendered]):
@@ -193,6 +193,12 @@ def _stack(rendered: list[_Rendered]) -> tuple[list[torch.Tensor], list[int], li
         [index for index, views in rendered if bool(views) is wanted] for wanted in (True, False)
     )
     return stacked, good, corrupt
+
+
+def _normalise(pixels: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
+    """uint8 → float32, both (n, 3, size, size)."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    return pixels.contiguous().float().mul_(1 / (255 * std)).sub_(mean / std)
 
 
 def training_data(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
 from optkit.core.errors import InputError
-from optkit.graph.qdq_view import GraphView, attribute
+from optkit.graph.qdq_view import GraphView, attribute, inner_reads
 from optkit.graph.refusals import refusals
 
 MIN_OPSET = 13  # the first with per-channel QuantizeLinear
 FP8_OPSET = 19  # the first with FP8
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 QUANTIZED_OPS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul"}
 )
@@ -24,13 +26,14 @@ def prepare(model: onnx.ModelProto, opset: int = MIN_OPSET) -> onnx.ModelProto:
     """A copy that computes the same with BatchNormalization folded, constants folded and every node named.
 
     `opset` is the least that it may have. Global ReduceMean becomes GlobalAveragePool, which runtimes have in
-    INT8, every Conv says its kernel_shape, and no two layers share a weight or a bias. Metadata and names of input
-    and output stay. InputError for a quantised or FP16 file.
+    INT8, every Conv says its kernel_shape, constants of a Gemm hold its alpha and beta, and no two layers share a
+    weight or a bias. Metadata and names of input and output stay. InputError for a quantised or FP16 file.
     """
     _refuse(model)
     prepared = _fold(_raise_opset(model, opset))
     _use_global_pooling(prepared)
     _unshare_weights(prepared)
+    _fold_factors(prepared)
     used: set[str] = set()
     for index, node in enumerate(prepared.graph.node):
         if not node.name or node.name in used:
@@ -123,18 +126,38 @@ def _use_global_pooling(model: onnx.ModelProto) -> None:
 
 
 def _unshare_weights(model: onnx.ModelProto) -> None:
-    """A copy of every constant for each layer but the first that multiplies by it or adds it: each is fitted alone."""
+    """A copy of every constant for each layer that is not alone in reading it: its weights are fitted alone."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    taken: set[str] = set()
+    taken = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        taken.update(node.input[:1] if node.op_type in WEIGHTED else node.input, inner_reads(node))
     for number, node in enumerate(model.graph.node):
         for position, name in enumerate(node.input):
-            if node.op_type in ("Conv", "Gemm", "MatMul") and position and name in constants:
+            if node.op_type in WEIGHTED and position and name in constants:
                 if name in taken:
                     copy = onnx.TensorProto()
                     copy.CopyFrom(constants[name])
                     copy.name = node.input[position] = f"{name}.copy{number}"
                     model.graph.initializer.append(copy)
                 taken.add(name)
+
+
+def _fold_factors(model: onnx.ModelProto) -> None:
+    """Multiply a Gemm's constants, which nobody shares, by its alpha and beta: integer kernels know only 1.
+
+    Not those that are inputs too: they are defaults, and others may be given instead.
+    """
+    inputs = {value.name for value in model.graph.input}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in inputs}
+    for node in model.graph.node:
+        if node.op_type == "Gemm":
+            for factor, name in zip(("alpha", "beta"), node.input[1:], strict=False):
+                if name in constants:
+                    value = numpy_helper.to_array(constants[name]) * np.float32(attribute(node, factor, 1.0))
+                    constants[name].CopyFrom(numpy_helper.from_array(value, name))
+                    kept = [entry for entry in node.attribute if entry.name != factor]
+                    del node.attribute[:]
+                    node.attribute.extend(kept)
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:

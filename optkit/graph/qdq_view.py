@@ -15,7 +15,9 @@ from onnx import numpy_helper
 # What SiLU and HardSwish multiply their input with.
 GATES = frozenset({"Sigmoid", "HardSigmoid"})
 # Their results have ends of their own, so they hold no outliers.
-BOUNDED_OPS = frozenset({"Clip", "Sigmoid", "HardSigmoid", "Softmax", "Tanh"})
+BOUNDED_OPS = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Tanh"})
+# What exporters write as an end of a Clip that has none on that side.
+NO_END = float(np.finfo(np.float32).max)
 # Cut off part of the range that the operator before them makes. Rounding to a range that ends there does the same,
 # so kernels do both at once, and Q belongs behind them.
 CLIPPING = frozenset({"Relu", "Clip"})
@@ -123,8 +125,14 @@ class GraphView:
         return axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
 
     def is_bounded(self, name: str) -> bool:
-        """Whether the operator that makes `name` bounds its values."""
-        return name in self.producer and self.producer[name].op_type in BOUNDED_OPS
+        """Whether the operator that makes `name` bounds its values on both sides."""
+        maker = self.producer.get(name)
+        if maker is None or maker.op_type != "Clip":
+            return maker is not None and maker.op_type in BOUNDED_OPS
+        ends = [self.constant(end) for end in maker.input[1:]]
+        return len(ends) == 2 and all(
+            end is not None and end.size == 1 and abs(end.item()) < NO_END for end in ends
+        )
 
     def weight_axis(self, node: onnx.NodeProto) -> int | None:
         """Axis of output channels of a constant FP32 weight of Conv, Gemm or MatMul; None without one."""
@@ -143,5 +151,7 @@ class GraphView:
         """Constant per-channel bias of a Conv or Gemm."""
         if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or not node.input[2]:
             return None
-        value = self.constant(node.input[2])
-        return value if value is not None and value.ndim == 1 else None
+        value, axis = self.constant(node.input[2]), self.weight_axis(node)
+        if value is None or axis is None or value.shape != (self.constants[node.input[1]].dims[axis],):
+            return None  # one value for all channels, for example
+        return value

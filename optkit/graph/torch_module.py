@@ -69,6 +69,7 @@ class GraphModule(nn.Module):
             else:
                 self.constants[name] = value
         self.weight_grids: dict[str, tuple[Tensor, int]] = {}
+        self.learning: Values = {}  # by node: weights to use as they are, in the place of their parameters
         for node in view.nodes:
             axis = view.weight_axis(node)
             if weight_scales and node.name in weight_scales and axis is not None:
@@ -90,6 +91,8 @@ class GraphModule(nn.Module):
 
     def weight(self, step: Step) -> Tensor:
         """The weight of a Conv, Gemm or MatMul as it is used: rounded, where it has a grid."""
+        if step.name in self.learning:
+            return self.learning[step.name]
         parameter = self.parameter(step.inputs[1])
         if step.name not in self.weight_grids:
             return parameter

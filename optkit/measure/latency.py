@@ -15,7 +15,7 @@ from typing import Any
 
 from optkit.core.types import Measurement
 
-BURST_MS = 200.0  # how long a session runs before it is the next one's turn
+BURST_MS = 200.0  # how long a session runs, at most, before it is the next one's turn
 WINDOW = 5  # calls compared with the calls before them
 STEADY = 0.05  # two windows whose medians differ by less than this share
 MAX_WARM_UP = 300
@@ -60,7 +60,8 @@ def measure_latency(
         waiting = subjects
         while waiting := [subject for subject in waiting if not subject.done(seconds * 1000)]:
             for subject in waiting:
-                progress(_burst(subject))
+                # Where little time is asked for, one burst is to fill it, and not much more.
+                progress(_burst(subject, min(BURST_MS, 1.5 * seconds * 1000)))
     return [_measurement(subject, calm) for subject, calm in zip(subjects, steady, strict=True)]
 
 
@@ -85,9 +86,9 @@ def _warm_up(subject: Subject, budget_ms: float) -> bool:
     return False
 
 
-def _burst(subject: Subject) -> int:
+def _burst(subject: Subject, milliseconds: float) -> int:
     typical_ms = statistics.median(subject.warm_up[-WINDOW:])
-    count = max(1, round(BURST_MS / max(typical_ms, 1e-3)))
+    count = max(1, round(milliseconds / max(typical_ms, 1e-3)))
     count = min(count, MAX_SAMPLES - len(subject.samples_ms) + 1)
     times = [_time_ms(subject.call) for _ in range(count)]
     subject.spent_ms += sum(times)

@@ -16,7 +16,7 @@ from optkit.report.schema import Step
 
 GROUP = "quantization"  # of `details`: its entries are read as if they stood beside it
 SUMMARY = (  # what has a place of its own
-    *("ladder", "set_aside", "budget", "validation", "validated_by", "sensitivity", "speed"),
+    *("ladder", "set_aside", "budget", "validation", "validated_by", "sensitivity", "speed", "float_prefix"),
     *("quantized", "float", "largest_activation", "largest_sum", "limit"),
 )
 MAX_BARS = 25

@@ -90,10 +90,27 @@ class Speed(Finding):
     verdict: Literal["faster", "slower", "cannot tell"]
 
 
+class FloatPrefix(Finding):
+    """A file whose first layers are in floating point, and how fast it is.
+
+    `layers` counts those with weights in floating point, `until` is the node where INT8 begins; `ratio` is to the
+    latency of the fastest FP32 in the same rounds, with its 95 % interval. One of those tried is `chosen`; it and the
+    one as planned were timed in more rounds than the others.
+    """
+
+    layers: int
+    until: str
+    ms: FiniteFloat
+    ratio: FiniteFloat
+    interval: tuple[FiniteFloat, FiniteFloat]
+    chosen: bool = False
+
+
 class Quantized(Finding):
     """What a `quantize` step did; `sentence` sums it up, `facts` are what no other field holds.
 
     `set_aside` is False where there were too few calibration images to hold some out for judging.
+    `float_prefix` are the files that were timed before the ladder, the one as planned first.
     `converted` counts the operators in the new precision by type; `left` are those that stayed in FP32. Of FP16
     and BF16 `limit` is what no activation and no sum of an operator in that precision may come near, and
     `validated_by` the arithmetic behind `validation`.
@@ -111,6 +128,7 @@ class Quantized(Finding):
     validated_by: str = ""
     sensitivity: tuple[Operator, ...] = ()
     speed: Speed | None = None
+    float_prefix: tuple[FloatPrefix, ...] = ()
     converted: dict[str, int] = Field(default_factory=dict)
     left: tuple[Operator, ...] = ()
     largest_activation: Peak | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optkit.report import text
-from optkit.report.quantisation_schema import QuantizeBudget, Quantized, Rung, Speed, Validation
+from optkit.report.quantisation_schema import FloatPrefix, QuantizeBudget, Quantized, Rung, Speed, Validation
 
 RUNTIMES = {"openvino": "OpenVINO", "tensorrt": "TensorRT"}
 
@@ -150,4 +150,20 @@ def speed_line(speed: Speed) -> str:
         f"{start}INT8 in {speed.runtime} is {verdict} than FP32 in {speed.fp32_runtime}, the fastest FP32 here: "
         f"{text.figure(speed.int8_ms)} ms against {text.figure(speed.fp32_ms)} ms at batch {speed.batch} with "
         f"{threads}, {speed.ratio:.2f} times its latency (95 %: {low:.2f} … {high:.2f})"
+    )
+
+
+def float_prefix_line(tried: tuple[FloatPrefix, ...]) -> str:
+    """`INT8 begins at /blocks.2/Conv, the fastest of 9 places that were timed: 4.00 ms …`; empty of one place."""
+    chosen = next((one for one in tried if one.chosen), None)
+    if chosen is None or len(tried) < 2:
+        return ""
+    plain, (low, high) = tried[0], chosen.interval
+    start = f"INT8 begins at {text.short_name(chosen.until)}"
+    if chosen is plain:
+        return f"{start} as planned: the best of {len(tried) - 1} later places that were timed is not surely faster"
+    return (
+        f"{start}, the best of {len(tried)} places that were timed: {text.figure(chosen.ms)} ms with "
+        f"{chosen.layers} layers in floating point, instead of {text.figure(plain.ms)} ms with {plain.layers}; "
+        f"{chosen.ratio:.2f} times the latency of FP32 (95 %: {low:.2f} … {high:.2f})"
     )

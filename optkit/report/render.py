@@ -44,6 +44,7 @@ FILTERS = {
     "peak_lines": quantisation_text.peak_lines,
     "simulation_note": quantisation_text.simulation_note,
     "speed_line": quantisation_text.speed_line,
+    "float_prefix_line": quantisation_text.float_prefix_line,
     "ladder_note": quantisation_text.ladder_note,
     "judged_on": quantisation_text.judged_on,
     "points": text.points,

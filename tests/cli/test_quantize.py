@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from optkit.core.store import read_artifact
+from optkit.stages.quantize import float_prefix, speed
 from tests.cli.support import optkit
 from tests.cli.test_errors import assert_refused
 from tests.conftest import small_classifier
@@ -20,6 +21,7 @@ TINY = (
     "--arch", "test_efficientnet", "--weights", "scratch", "--size", "32", "--data", "synthetic", "--epochs", "0",
 )  # fmt: skip
 LOAD = ("--size", "32", "--class-names", "a,b,c,d,e")
+SYNTHETIC = ("--data", "synthetic", "--calibration-images", "16")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def runs(here: Path, trained: Path) -> None:
+    """Here what `trained` holds, and its two model files as `bare.safetensors` and `bare.onnx`."""
+    shutil.copytree(trained, here, dirs_exist_ok=True)
+    shutil.copyfile("runs/finetune/model.safetensors", "bare.safetensors")
+    shutil.copyfile("runs/export/model.onnx", "bare.onnx")
+
+
+@pytest.fixture
+def photos(here: Path) -> None:
+    """Here a network `m.onnx` and images in `photos`."""
+    small_classifier(here / "m.onnx")
+    write_photos(here / "photos")
+
+
 def write_photos(folder: Path, grey: bool = False) -> None:
     for number, name in enumerate("abcde"):
         for index in range(4):
@@ -54,52 +71,33 @@ def write_photos(folder: Path, grey: bool = False) -> None:
     "model",
     ["runs/finetune", "runs/finetune/model.safetensors", "bare.safetensors", "runs/export", "bare.onnx"],
 )
-def test_a_checkpoint_is_exported_first(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    shutil.copyfile("runs/finetune/model.safetensors", "bare.safetensors")
-    shutil.copyfile("runs/export/model.onnx", "bare.onnx")
-    options = ("--data", "synthetic", "--calibration-images", "16")
-    done = optkit("quantize", model, *options)
+def test_a_checkpoint_is_exported_first(runs: None, model: str) -> None:
+    done = optkit("quantize", model, *SYNTHETIC)
     assert done.code == 0, done.err
     assert f"next: optkit bench {model} runs/quantize --data synthetic\n" in done.err
     assert read_artifact(Path("runs/quantize")).manifest.precision == "int8"
     assert ("exported: " in done.err) is ("onnx" not in model and "export" not in model)
-    engine = optkit("quantize", model, *options, "--target", "tensorrt", "--out", "int8")
+    engine = optkit("quantize", model, *SYNTHETIC, "--target", "tensorrt", "--out", "int8")
     assert engine.code == 0, engine.err
     assert "next: optkit export int8 --format tensorrt" in engine.err
 
 
 @pytest.mark.parametrize("model", ["runs/finetune", "bare.onnx"])
-def test_a_file_for_openvino_is_measured_in_openvino(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
+def test_a_file_for_openvino_is_measured_in_openvino(runs: None, model: str) -> None:
     """Beside the original, if that runs there."""
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    shutil.copyfile("runs/export/model.onnx", "bare.onnx")
-    options = ("--data", "synthetic", "--calibration-images", "16", "--calibrator", "minmax")
-    done = optkit("quantize", model, *options, "--target", "openvino")
+    done = optkit("quantize", model, *SYNTHETIC, "--calibrator", "minmax", "--target", "openvino")
     assert done.code == 0, done.err
     models = "runs/quantize" if model == "runs/finetune" else f"{model} runs/quantize"
     assert f"next: optkit bench {models} --data synthetic --runtimes openvino\n" in done.err
 
 
-def test_what_is_printed_next_can_be_typed(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    assert optkit("quantize", "runs/finetune", "--data", "synthetic", "--calibration-images", "16").code == 0
+def test_what_is_printed_next_can_be_typed(runs: None) -> None:
+    assert optkit("quantize", "runs/finetune", *SYNTHETIC).code == 0
     done = optkit("bench", "runs/finetune", "runs/quantize", "--data", "synthetic", "--seconds", "0.1")
     assert done.code == 0, done.err
 
 
-def test_a_choice_of_images_is_used_again(here: Path) -> None:
-    small_classifier(here / "m.onnx")
-    write_photos(here / "photos")
+def test_a_choice_of_images_is_used_again(photos: None) -> None:
     sampled = optkit("sample", "--data", "photos", "--images", "10", "--out", "calib", "--json")
     assert sampled.code == 0, sampled.err
     assert sampled.json["calibration_images"] == 10
@@ -117,9 +115,7 @@ def test_a_choice_of_images_is_used_again(here: Path) -> None:
     assert "5 of 5" in shown.out
 
 
-def test_images_that_were_changed_or_are_gone_are_named(here: Path) -> None:
-    small_classifier(here / "m.onnx")
-    write_photos(here / "photos")
+def test_images_that_were_changed_or_are_gone_are_named(photos: None) -> None:
     assert optkit("sample", "--data", "photos", "--images", "10", "--out", "calib").code == 0
     quantize = ["quantize", "m.onnx", "--calibration", "calib", *LOAD]
     names = [
@@ -224,6 +220,34 @@ def test_files_that_cannot_be_quantised(here: Path, make: object, texts: tuple[s
     assert_refused(["quantize", "m.onnx", "--data", "photos", *LOAD], 4, *texts)
 
 
+@pytest.mark.parametrize(
+    ("target", "convolutions", "named"),
+    [("onnxruntime", 1, "r"), ("tensorrt", 2, "r"), ("tensorrt", 1, "logits")],
+)
+def test_a_clipped_convolution_that_is_not_finite_is_named(
+    here: Path, target: str, convolutions: int, named: str
+) -> None:
+    """The logits where no range is wanted of anything behind it."""
+    write_photos(here / "photos")
+    model = not_finite()
+    if convolutions == 2:
+        weight = np.full((16, 16, 1, 1), 0.1, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, "again"))
+        model.graph.node[2].input[0] = "s"
+        model.graph.node.insert(2, helper.make_node("Conv", ["r", "again"], ["s"], "second"))
+    (activation,) = (node for node in model.graph.node if node.op_type == "Relu")
+    activation.op_type = "Clip"
+    for name, end in (("low", 0), ("high", 6)):
+        activation.input.append(name)
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(end), name))
+    onnx.save(model, here / "m.onnx")
+    optkit("cost", "m.onnx", *LOAD)
+    command = ["quantize", "m.onnx", "--data", "photos", *LOAD, "--target", target]
+    assert_refused(
+        command, 4, f"The activation '{named}' is not finite on a calibration image", "optkit evaluate"
+    )
+
+
 def test_external_data_that_is_missing(here: Path) -> None:
     model = small_classifier()
     onnx.save_model(
@@ -281,10 +305,32 @@ def test_what_floating_point_says_fits_the_report(here: Path, precision: str) ->
     assert f"operators in {precision.upper()}" in Path("runs/report.md").read_text()
 
 
-def test_a_ladder_is_told_to_people_and_programs(here: Path) -> None:
-    small_classifier(here / "m.onnx")
-    write_photos(here / "photos")
+@pytest.mark.parametrize("flags", [[], ["--allow-slower"]])
+def test_a_file_slower_than_fp32_is_refused_unless_it_is_allowed(
+    photos: None, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    def time_rounds(sessions, spec, rounds, reporter):
+        return np.array([[2.0] * (len(sessions) - 1) + [3.0]] * 3)
+
+    for module in (float_prefix, speed):
+        monkeypatch.setattr(module, "time_rounds", time_rounds)
+    command = ["quantize", "m.onnx", "--data", "photos", *LOAD, "--rungs", "ranges", "--out", "int8"]
+    done = optkit(*command, *flags)
+    assert done.code == (0 if flags else 1)
+    assert Path("int8").exists() is bool(flags)
+    assert "SLOWER THAN FP32 HERE: 1.50 times the latency of FP32" in done.err
+    assert "INT8 takes 3 ms in onnxruntime, FP32 2 ms, at batch 1 with" in done.err
+    assert ("--allow-slower" in done.err) is (not flags)
+    if not flags:
+        said = optkit(*command, "--json")
+        assert said.json["error"]["exit_code"] == said.code == 1
+
+
+def test_a_ladder_is_told_to_people_and_programs(photos: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "SECONDS", 0.005)
+    monkeypatch.setattr(float_prefix, "CUTS", 0)
     command = ["quantize", "m.onnx", "--data", "photos", *LOAD, "--min-sqnr", "5", "--rungs", "ranges"]
+    command.append("--allow-slower")
     done = optkit(*command, "--json")
     assert done.code == 0, done.err
     assert done.json["ladder"][0]["rung"] == "calibration"
@@ -295,7 +341,8 @@ def test_a_ladder_is_told_to_people_and_programs(here: Path) -> None:
     plain = optkit(*command)
     assert plain.code == 0, plain.err
     assert "the budget holds." in plain.out
-    assert "speed: INT8 in onnxruntime is" in plain.out
+    assert "\nspeed: " in plain.out
+    assert "INT8 in onnxruntime is" in plain.out
     report = optkit("report", "runs", "--json")
     assert report.code == 0, report.err
     assert report.json["quantized"][0]["speed"] == done.json["speed"]

@@ -49,6 +49,7 @@ def test_ladder_sensitivity_and_reasons(show) -> None:
     assert (
         "speed: INT8 in onnxruntime is faster than FP32 in openvino, the fastest FP32 here: 4.10 ms" in text
     )
+    assert "before the ladder: INT8 begins at /<i>, the best of 2 places that were timed: 4.00 ms" in text
     assert "Held-out calibration images, which nothing was fitted to" in text
     assert "imulated" not in text, "this target computed its figures itself"
 
@@ -104,7 +105,16 @@ def test_programs_read_all_that_was_found_out(tmp_path: Path) -> None:
         details={"quantization": details},
     )
     said = quantized_to_json(Artifact("k", tmp_path, manifest))
-    for name in ("ladder", "budget", "validation", "sensitivity", "speed", "quantized", "float"):
+    for name in (
+        "ladder",
+        "budget",
+        "validation",
+        "sensitivity",
+        "speed",
+        "float_prefix",
+        "quantized",
+        "float",
+    ):
         assert said[name] == details[name]
     assert said["largest_sum"] is None, "it is looked for in FP16 and BF16"
     assert (said["key"], said["size_bytes"]) == ("k", 1)

@@ -26,6 +26,14 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
     return stream.getvalue()
 
 
+def png_noise(width: int, height: int, seed: int = 0) -> bytes:
+    """Noise, which no way of making it smaller leaves as another does."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def image_set(count: int = 10, classes: int = 2, corrupt: tuple[int, ...] = ()) -> ImageSet:
     """Drawn noise of 60 × 40 pixels."""
 

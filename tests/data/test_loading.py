@@ -9,17 +9,19 @@ from torchvision.transforms import v2
 
 from optkit.core.progress import SilentReporter
 from optkit.core.types import Preprocess
+from optkit.data.augment import mirror
 from optkit.data.base import CorruptImage
 from optkit.data.loading import (
+    Resize,
     batches,
-    mirror,
     normalise,
     read_input,
     read_pixels,
     resize,
     resize_and_crop,
+    resize_few,
 )
-from tests.data.pictures import encoded_set, image_set, jpeg, photo
+from tests.data.pictures import encoded_set, image_set, jpeg, photo, png_noise
 
 
 @pytest.mark.parametrize("size", [(60, 40), (40, 61), (33, 33)])
@@ -36,14 +38,29 @@ def test_the_crop_is_torchvisions(size: tuple[int, int], crop_pct: float) -> Non
     assert levels.max() <= 8  # a clipped overshoot is rounded elsewhere; pure noise has many
 
 
+@pytest.mark.parametrize("quick", [resize, resize_few])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("sides", [(20, 30), (90, 70)])
-def test_resizing_is_pillows(interpolation: str, sides: tuple[int, int]) -> None:
+def test_resizing_is_pillows(quick: Resize, interpolation: str, sides: tuple[int, int]) -> None:
     image = photo(60, 40)
     exact = image.resize(sides[::-1], Image.Resampling[interpolation.upper()])
-    levels = np.abs(resize(np.asarray(image).copy(), sides, interpolation).astype(int) - np.asarray(exact))
+    levels = np.abs(quick(np.asarray(image).copy(), sides, interpolation).astype(int) - np.asarray(exact))
     assert levels.max() <= (0 if interpolation == "nearest" else 2)
     assert levels.mean() < 0.1
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("size", [(60, 40), (900, 700), (224, 224)])
+def test_calibration_sees_what_evaluation_sees(size: tuple[int, int], crop_mode: str) -> None:
+    """With Pillow instead of torch, to within rounding; noise in PNG is resized from its full size."""
+    images = encoded_set([jpeg(photo(*size)), jpeg(photo(*size, seed=1)), png_noise(*size)])
+    preprocess, reporter = Preprocess(size=96, std=(1, 1, 1), crop_mode=crop_mode), SilentReporter()
+    (torchs,), (pillows,) = (
+        list(batches(images, preprocess, 3, reporter, one)) for one in (resize, resize_few)
+    )
+    levels = 255 * np.abs(torchs.pixels - pillows.pixels)
+    assert levels.mean(axis=(1, 2, 3)).max() < 0.1
+    assert levels.max() < 4
 
 
 def test_mirror() -> None:

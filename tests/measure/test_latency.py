@@ -77,6 +77,11 @@ def test_fast_calls_do_not_flood_the_manifest(fake_clock):
     assert len(found.samples) == latency.MAX_SAMPLES
 
 
+def test_little_time_is_not_overrun_by_a_long_burst(fake_clock):
+    (found,) = measure_latency([Subject(lambda: 1.0, {})], 0.04, ignore)
+    assert 40 <= len(found.samples) <= 60
+
+
 def test_garbage_collection_is_on_again_after_a_failure():
     def fail() -> None:
         raise RuntimeError("broken session")

@@ -275,6 +275,24 @@ def ladder() -> dict[str, Any]:
             "threads": 2,
             "verdict": "faster",
         },
+        "float_prefix": [
+            {
+                "layers": 2,
+                "until": "/stem",
+                "ms": 4.4,
+                "ratio": 0.67,
+                "interval": [0.64, 0.7],
+                "chosen": False,
+            },
+            {
+                "layers": 9,
+                "until": "/<i>",
+                "ms": 4.0,
+                "ratio": 0.61,
+                "interval": [0.58, 0.64],
+                "chosen": True,
+            },
+        ],
         "budget": {"max_drop": 0.5, "min_agreement": None, "min_sqnr": 24.0, "held": True},
     }
 

@@ -164,9 +164,13 @@ def test_the_speed_is_shown(climbed: Report, empty_run: RunFolder) -> None:
     )
     assert expected in " ".join(Page(to_html(climbed)).text.split())
     assert expected in to_markdown(climbed)
-    engine = quantised(empty_run, ladder() | {"speed": None})
-    assert "Speed:" not in Page(to_html(engine)).text
-    assert "Speed:" not in to_markdown(engine)
+    start = "Before the ladder: INT8 begins at"
+    assert f"{start} /<i>, the best of 2 places" in " ".join(Page(to_html(climbed)).text.split())
+    assert start in to_markdown(climbed)
+    engine = quantised(empty_run, ladder() | {"speed": None, "float_prefix": None})
+    for words in (Page(to_html(engine)).text, to_markdown(engine)):
+        assert "Speed:" not in words
+        assert "Before the ladder" not in words
 
 
 @pytest.mark.parametrize("set_aside", [True, False])
@@ -209,6 +213,7 @@ def test_json_has_the_ladder(climbed: Report) -> None:
     assert found["budget"]["held"] is True
     assert found["validation"]["sqnr_db"] == 24.6
     assert found["speed"]["verdict"] == "faster"
+    assert [one["chosen"] for one in found["float_prefix"]] == [False, True]
     assert (found["target"], found["simulated"], found["set_aside"]) == ("onnxruntime", False, True)
     assert Report.model_validate_json(to_json(climbed)) == climbed
 

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from optkit.report import quantisation_text as text
-from optkit.report.quantisation_schema import Peak, QuantizeBudget, Quantized, Rung, Speed, Validation
+from optkit.report.quantisation_schema import (
+    FloatPrefix,
+    Peak,
+    QuantizeBudget,
+    Quantized,
+    Rung,
+    Speed,
+    Validation,
+)
 
 
 def _found(**fields: Any) -> Quantized:
@@ -130,6 +138,24 @@ def test_speed_with_its_verdict() -> None:
     unsure = text.speed_line(_speed(verdict="cannot tell", batch=8, threads=4))
     assert unsure.startswith("cannot tell whether INT8 in openvino is faster than FP32 in onnxruntime, ")
     assert " at batch 8 with 4 threads, " in unsure
+
+
+def test_where_int8_begins() -> None:
+    def tried(chosen: int) -> tuple[FloatPrefix, ...]:
+        fields = {"interval": (0.58, 0.64), "ratio": 0.61}
+        return tuple(
+            FloatPrefix(layers=layers, until=f"/{layers}", ms=ms, chosen=index == chosen, **fields)
+            for index, (layers, ms) in enumerate([(2, 4.4), (5, 4.2), (9, 4.0)])
+        )
+
+    assert text.float_prefix_line(tried(2)) == (
+        "INT8 begins at /9, the best of 3 places that were timed: 4.00 ms with 9 layers in floating point, instead "
+        "of 4.40 ms with 2; 0.61 times the latency of FP32 (95 %: 0.58 … 0.64)"
+    )
+    assert text.float_prefix_line(tried(0)) == (
+        "INT8 begins at /2 as planned: the best of 2 later places that were timed is not surely faster"
+    )
+    assert text.float_prefix_line(()) == text.float_prefix_line(tried(0)[:1]) == ""
 
 
 @pytest.mark.parametrize("budget", [None, QuantizeBudget(), QuantizeBudget(min_sqnr=20)])

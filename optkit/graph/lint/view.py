@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -149,18 +150,28 @@ class LintGraph:
         return (codec for codec in self.codecs if codec.origin not in self.tensors)
 
     def _look_through(self, node: onnx.NodeProto) -> None:
-        """Take an Identity behind Q/DQ, or a Transpose of weights, for part of them: runtimes fold it."""
+        """Take an Identity behind Q/DQ, or a Transpose or Reshape of weights, for part of them: runtimes fold it."""
         source, output = node.input[0], node.output[0]
         codec, origin = self._by_output[source], self.origin(source)
         if node.op_type == "Identity":
             self._origins[output], self._by_output[output] = origin, codec
-        elif node.op_type == "Transpose" and (weight := self.value(origin)) is not None:
-            order = list(attribute(node, "perm", range(weight.ndim)[::-1]))
-            if sorted(order) != list(range(weight.ndim)) or attribute(codec.node, "block_size", 0):
-                return
+            return
+        weight = self.value(origin)
+        if weight is None or not weight.ndim or attribute(codec.node, "block_size", 0):
+            return
+        axis = codec.axis % weight.ndim
+        moved: tuple[NDArray[Any], int | None] | None
+        if node.op_type == "Transpose":
+            moved = _transposed(weight, axis, attribute(node, "perm", None))
+        elif node.op_type == "Reshape" and len(node.input) == 2 and not attribute(node, "allowzero", 0):
+            moved = _reshaped(weight, axis, self.value(node.input[1]))
+        else:
+            return
+        is_one_scale = codec.scale is not None and codec.scale.size == 1
+        if moved is not None and (moved[1] is not None or is_one_scale):
+            values, axis = moved[0], moved[1] or 0
             self._origins[output] = output
-            self.tensors[output] = numpy_helper.from_array(weight.transpose(order), output)
-            axis = order.index(codec.axis % weight.ndim)
+            self.tensors[output] = numpy_helper.from_array(values, output)
             self._by_output[output] = replace(codec, axis=axis, origin=output)
 
     def _codec(self, node: onnx.NodeProto) -> Codec:
@@ -243,3 +254,31 @@ def is_codec(node: onnx.NodeProto) -> bool:
         and len(node.input) > 1
         and bool(node.output[:1])
     )
+
+
+def _transposed(
+    weight: NDArray[Any], axis: int, order: Sequence[int] | None
+) -> tuple[NDArray[Any], int] | None:
+    """The weight with its axes in another order, and where `axis` is then; None for an order that is none."""
+    order = list(range(weight.ndim)[::-1] if order is None else order)
+    if sorted(order) != list(range(weight.ndim)):
+        return None
+    return weight.transpose(order), order.index(axis)
+
+
+def _reshaped(
+    weight: NDArray[Any], axis: int, shape: NDArray[Any] | None
+) -> tuple[NDArray[Any], int | None] | None:
+    """The weight in another shape, and where `axis` is then, None where it falls apart; None for a wrong shape."""
+    if shape is None or shape.dtype != np.int64 or shape.ndim != 1:
+        return None
+    lengths = [int(size or weight.shape[index]) for index, size in enumerate(shape[: weight.ndim])]
+    try:
+        values = weight.reshape([*lengths, *shape[weight.ndim :].tolist()])
+    except ValueError:
+        return None
+    before = math.prod(weight.shape[:axis])
+    for index, size in enumerate(values.shape):
+        if size == weight.shape[axis] and math.prod(values.shape[:index]) == before:
+            return values, index
+    return values, None

@@ -57,7 +57,4 @@ class Config(StageConfig):
 
     def environment(self) -> dict[str, str]:
         """A measurement belongs to the machine and the runtimes it was made with."""
-        facts = machine.facts()
-        here = {"cpu": f"{facts['cores']} × {facts['cpu']}"}
-        here |= {f"gpu{index}": gpu.get("name", "") for index, gpu in enumerate(facts["gpus"])}
-        return here | {name: found for name, found in machine.packages().items() if name != "optkit"}
+        return machine.environment()

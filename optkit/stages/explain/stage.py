@@ -188,7 +188,7 @@ def _maps(
 ) -> Maps:
     """The model's map of each photo for the class that is named in `targets`."""
     spec = subject.artifact.spec
-    pixels = normalise(np.stack(photos), spec.preprocess)
+    pixels = normalise(photos, spec.preprocess)
     classes = np.array([spec.class_names.index(name) for name in targets])
     if subject.module is None or subject.layer is None:
         patches = config.patches or PATCHES

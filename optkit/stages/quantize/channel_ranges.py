@@ -64,13 +64,13 @@ def _with_extremes(model: onnx.ModelProto, channels: dict[str, int]) -> onnx.Mod
     outputs: dict[str, int] = {}
     constants = {"extremes.axes": [0, 2]}
     for name, count in channels.items():
-        shape, maps = f"extremes.shape{count}", f"{name}.maps"
+        shape, maps = f"extremes.shape{count}", f"{name}.observe.maps"
         constants[shape] = [0, count, -1]
         nodes.append(helper.make_node("Reshape", [name, shape], [maps]))
         for op in ("ReduceMin", "ReduceMax"):
             inputs, attributes = ([maps, "extremes.axes"], {}) if as_input else ([maps], {"axes": [0, 2]})
-            nodes.append(helper.make_node(op, inputs, [f"{name}.{op}"], keepdims=0, **attributes))
-            outputs[f"{name}.{op}"] = onnx.TensorProto.FLOAT
+            nodes.append(helper.make_node(op, inputs, [f"{name}.observe.{op}"], keepdims=0, **attributes))
+            outputs[f"{name}.observe.{op}"] = onnx.TensorProto.FLOAT
     observing = replace_outputs(model, nodes, outputs)
     observing.graph.initializer.extend(
         numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()

@@ -17,8 +17,9 @@ from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.config import Config
 from optkit.stages.quantize.eight_bit import Shares, Source
 from optkit.stages.quantize.execute import run_model
+from optkit.stages.quantize.float_prefix import choose_float_prefix
 from optkit.stages.quantize.ladder import Ladder
-from optkit.stages.quantize.speed import compare_speed
+from optkit.stages.quantize.speed import compare_speed, why_slower
 from optkit.stages.quantize.training import learning_images, train_student
 from optkit.stages.quantize.workbench import Judged, Workbench
 
@@ -35,17 +36,28 @@ def climb(
     calibration_seconds: float,
     context: Context,
 ) -> tuple[Candidate, dict[str, Any]]:
-    """The best candidate that the ladder reached, and what the manifest tells of it."""
+    """The best candidate that the ladder reached, and what the manifest tells of it.
+
+    FailedError before it is climbed, when INT8 is surely slower than FP32 and that is not allowed.
+    """
+    reporter, prefixes = context.reporter, None
+    if not config.allow_slower:
+        candidate, prefixes = choose_float_prefix(candidate, source.io, source.spec, config.target, context)
+    compare = partial(compare_speed, source.model, spec=source.spec, target=config.target, reporter=reporter)
     bench = _workbench(source, shares, config, context)
     ladder = Ladder(candidate, bench, config, check, calibration_seconds=calibration_seconds)
+    if not config.allow_slower:
+        ladder.why_slower = lambda file: why_slower(compare(file))
     ladder.climb()
     budget = {**limits(config), "held": ladder.held} if config.has_budget else None
     if budget and not ladder.held:
-        bench.reporter.warn(
+        reporter.warn(
             "THE BUDGET DOES NOT HOLD: the best that the ladder reached is kept. The ladder's table shows what "
             "every rung bought."
         )
     best = ladder.candidate
+    if slower := why_slower(speed := compare(best.build())):
+        reporter.warn(slower)
     details = {
         "held_images": len(shares.held),
         "set_aside": shares.held is not shares.fit,
@@ -53,7 +65,8 @@ def climb(
         "budget": budget,
         "validation": ladder.checked and ladder.checked.details(),
         "sensitivity": [asdict(one) for one in bench.sensitivity(best)],
-        "speed": compare_speed(source.model, best.build(), source.spec, config.target, context),
+        "float_prefix": prefixes,
+        "speed": speed,
     }
     return best, details
 

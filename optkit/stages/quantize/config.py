@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from optkit.core import discover
+from optkit.core import discover, machine
 from optkit.core.config import Input, StageConfig
 from optkit.core.errors import UsageError, closest
 from optkit.core.types import Format
@@ -74,6 +74,11 @@ class Config(StageConfig):
     check_images: int = Field(
         default=1000, gt=0, description="Validation images that the budget is checked on, at most."
     )
+    allow_slower: bool = Field(
+        default=False,
+        description="With the recovery ladder, for a file that another machine will run: no layer is chosen by what "
+        "is fast on this CPU, and no file is refused because it is slower than FP32 here.",
+    )
 
     def check(self) -> None:
         """Names are known, options go together, and ONNX Runtime is installed."""
@@ -112,6 +117,10 @@ class Config(StageConfig):
                 hint="Use --target tensorrt, or another --precision.",
             )
         discover.require("onnxruntime", "cpu")
+
+    def environment(self) -> dict[str, str]:
+        """The ladder chooses by what is fast here."""
+        return machine.environment() if self.climbs and not self.allow_slower else {}
 
     @property
     def has_budget(self) -> bool:

@@ -15,7 +15,7 @@ from optkit.core.progress import Reporter
 from optkit.core.types import Context, ModelSpec
 from optkit.data.base import Dataset, ImageSet
 from optkit.data.calibration import CalibrationSet
-from optkit.data.loading import batches
+from optkit.data.loading import batches, resize_few
 from optkit.data.sampling import stratified_subset
 from optkit.graph.onnx_file import ClassifierIO
 from optkit.graph.qdq import Grid, QdqPlan, summary
@@ -46,7 +46,7 @@ class Source:
     def pixels(self, images: ImageSet, config: Config, reporter: Reporter) -> Iterator[Pixels]:
         """Batches of `images` as the model sees them."""
         size = self.io.batch or config.calibration_batch
-        for batch in batches(images, self.spec.preprocess, size, reporter):
+        for batch in batches(images, self.spec.preprocess, size, reporter, resize_few):
             yield batch.pixels
 
 

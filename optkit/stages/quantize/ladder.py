@@ -31,12 +31,16 @@ CALIBRATION = "calibration"  # the first entry of every ladder
 
 @dataclass
 class Ladder:
-    """Where the ladder stands: the best candidate, how it did, and what every rung bought and cost."""
+    """Where the ladder stands: the best candidate, how it did, and what every rung bought and cost.
+
+    `why_slower` tells of a file that is slower than FP32: a rung that changes the plan may not end with one.
+    """
 
     candidate: Candidate
     bench: Workbench
     config: Config
     check: Callable[[onnx.ModelProto], Checked]
+    why_slower: Callable[[onnx.ModelProto], str] = lambda _: ""
     entries: list[dict[str, Any]] = field(default_factory=list)
     calibration_seconds: float = 0.0
     checked: Checked | None = None
@@ -88,6 +92,8 @@ class Ladder:
                 doubt = f"{gain:+.1f} dB on {len(sqnr_db)} images may be chance"
                 interval = f" (95 %: {low:+.1f} to {high:+.1f})" if len(sqnr_db) > 1 else ""
                 note = "; ".join(filter(None, [note, doubt + interval]))
+            if kept and candidate.plan is not self.candidate.plan and (slow := self.why_slower(file)):
+                kept, note = False, "; ".join(filter(None, [note, slow]))
         if kept:
             self.candidate, self.sqnr_db, self.checked = candidate, sqnr_db, self.check(file)
         self._add(name, seconds, note, kept, score)

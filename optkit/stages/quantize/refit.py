@@ -70,7 +70,7 @@ class _Refit:
         )
         self.biases_only = biases_only
         pixels = torch.cat([torch.from_numpy(batch) for batch in batches])
-        pixels = pixels[: _affordable(self.reference, pixels[:1])]
+        pixels = pixels[: affordable(self.reference, pixels[:1], copies=2)]
         self.images = len(pixels)
         held = torch.arange(self.images) % HELD_OUT == HELD_OUT - 1
         self.flows = [
@@ -132,10 +132,10 @@ class _Refit:
             yield flow, *(_columns(inputs, weight, step, self.images, turn) for inputs in (x, y))
 
 
-def _affordable(module: GraphModule, image: Tensor) -> int:
-    """How many images may be on their way through both networks at once."""
+def affordable(module: GraphModule, image: Tensor, copies: int) -> int:
+    """How many images may be on their way at once, with what is alive of each `copies` times in memory."""
     memory = machine.facts()["memory_bytes"] or 0
-    each = 2 * image.element_size() * module.peak_values(image)
+    each = copies * image.element_size() * module.peak_values(image)
     return max(BATCH, int(MEMORY_SHARE * memory / each))
 
 

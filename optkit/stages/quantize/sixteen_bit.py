@@ -205,20 +205,21 @@ def _with_sums(
             if node.op_type in PRODUCTS:
                 for name in {*node.input} - magnitudes - {""}:
                     magnitudes.add(name)
-                    probe.graph.node.append(helper.make_node("Abs", [name], [f"{name}.abs"], f"{name}.abs"))
+                    magnitude = f"{name}.observe.abs"
+                    probe.graph.node.append(helper.make_node("Abs", [name], [magnitude], magnitude))
             probe.graph.node.append(summing)
             sums[node.name] = (summing.output[0], 1)
     return probe, sums
 
 
 def _summing(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A node for the sums of magnitudes in `node`; that of a product reads `….abs` of every input."""
+    """A node for the sums of magnitudes in `node`; that of a product reads `….observe.abs` of every input."""
     summing = onnx.NodeProto()
     summing.CopyFrom(node)
-    summing.name = f"{node.name}.sum"
+    summing.name = f"{node.name}.observe.abs_sum"
     summing.output[:] = [summing.name]
     if node.op_type in PRODUCTS:
-        summing.input[:] = [name and f"{name}.abs" for name in node.input]
+        summing.input[:] = [name and f"{name}.observe.abs" for name in node.input]
     else:
         summing.op_type = MEANS[node.op_type]
     if node.op_type == "GlobalAveragePool":

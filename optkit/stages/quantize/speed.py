@@ -1,11 +1,13 @@
-"""Whether the file is faster than FP32 on this machine, measured in turns."""
+"""Which of several files is fastest on this machine: measured in turns, and compared round by round."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 
 from optkit.core import discover
 from optkit.core.errors import OptkitError
-from optkit.core.types import Artifact, Context, Format, Manifest, ModelSpec, Precision
+from optkit.core.progress import Reporter
+from optkit.core.types import Artifact, Format, Manifest, ModelSpec, Precision
 from optkit.graph.onnx_file import write_onnx
 from optkit.measure.latency import Subject, measure_latency
 from optkit.measure.statistics import t95
@@ -23,89 +26,140 @@ from optkit.models.checkpoint import load_module
 from optkit.runtimes.base import PACKAGE, Session, SessionOptions, open_artifact
 
 RUNTIMES = ("onnxruntime", "openvino")  # of CPUs, and targets by the same names; an engine needs its GPU
-ROUNDS = 8
-SECONDS = 0.15  # of each file, in each round
+ROUNDS = 10
+SECONDS = 0.07  # of each file, in each round
+
+
+@dataclass(frozen=True)
+class File:
+    """A model, and the runtime that is to execute it."""
+
+    model: onnx.ModelProto
+    precision: Precision
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A latency over another, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def cpu_runtimes() -> list[str]:
+    """Those that are installed."""
+    return [name for name in RUNTIMES if discover.load(PACKAGE, name, "runtime").unavailable() is None]
 
 
 def compare_speed(
-    fp32: onnx.ModelProto, int8: onnx.ModelProto, spec: ModelSpec, target: str, context: Context
+    fp32: onnx.ModelProto,
+    int8: onnx.ModelProto,
+    spec: ModelSpec,
+    target: str,
+    reporter: Reporter,
 ) -> dict[str, Any] | None:
     """Latencies in ms of one batch, and their ratio INT8 / FP32 with its 95 % interval.
 
     INT8 runs in the target's runtime, FP32 in every one that is here, as the user may choose too: the fastest counts.
-    The interval is of the mean of the rounds' log-ratios (Student's t). Warns when the file is slower. None for
-    engines, and where the runtime is missing or refuses a file.
+    None for engines, and where the runtime is missing or refuses a file.
     """
-    here = [name for name in RUNTIMES if discover.load(PACKAGE, name, "runtime").unavailable() is None]
     if target not in RUNTIMES:
         return None
+    here = cpu_runtimes()
     if target not in here:
-        context.reporter.info(f"Not timed against FP32: {target} is not installed.")
+        reporter.info(f"Not timed against FP32: {target} is not installed.")
         return None
+    files = [*(File(fp32, Precision.FP32, runtime) for runtime in here), File(int8, Precision.INT8, target)]
     try:
-        rounds, facts = _rounds(fp32, int8, spec, [*here, target], context)
+        with open_files(files, spec) as sessions:
+            rounds = time_rounds(sessions, spec, ROUNDS, reporter)
+            return against_fp32(rounds, here, target, facts_of(sessions))
     except OptkitError as error:
-        context.reporter.warn(f"Not timed against FP32: {error} {error.why}")
+        reporter.warn(f"Not timed against FP32: {error} {error.why}")
         return None
+
+
+def against_fp32(
+    rounds: NDArray[np.float64], here: list[str], target: str, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """What rounds (n, files) say of the last file, in `target`; the others are FP32 in the runtimes `here`."""
     medians = np.median(rounds, axis=0)
     fastest = int(medians[:-1].argmin())
-    ratios = np.log(rounds[:, -1] / rounds[:, fastest])
-    spread = float(ratios.std(ddof=1)) / math.sqrt(len(ratios)) * t95(len(ratios) - 1)
-    ratio, low, high = (math.exp(float(ratios.mean()) + part) for part in (0.0, -spread, spread))
-    verdict = "faster" if high < 1 else "slower" if low > 1 else "cannot tell"
-    if verdict == "slower":
-        context.reporter.warn(
-            f"SLOWER THAN FP32 HERE: {ratio:.2f} times the latency of FP32 in {here[fastest]} "
-            f"(95 %: {low:.2f} to {high:.2f}). Measured at batch {facts['batch']} on this machine."
-        )
+    ratio = paired_ratio(rounds[:, -1], rounds[:, fastest])
     return {
         "runtime": target,
         "fp32_runtime": here[fastest],
         "fp32_ms": round(float(medians[fastest]), 4),
         "int8_ms": round(float(medians[-1]), 4),
-        "ratio": round(ratio, 4),
-        "interval": [round(low, 4), round(high, 4)],
-        "verdict": verdict,
+        "ratio": round(ratio.value, 4),
+        "interval": [round(ratio.low, 4), round(ratio.high, 4)],
+        "verdict": "faster" if ratio.high < 1 else "slower" if ratio.low > 1 else "cannot tell",
         **facts,
     }
 
 
-def _rounds(
-    fp32: onnx.ModelProto, int8: onnx.ModelProto, spec: ModelSpec, runtimes: list[str], context: Context
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Median latencies in ms (rounds, runtimes), the last of the INT8 file; and how they were taken."""
+def why_slower(found: dict[str, Any] | None) -> str:
+    """The figures, when the file is surely slower than FP32."""
+    if found is None or found["verdict"] != "slower":
+        return ""
+    low, high = found["interval"]
+    return (
+        f"SLOWER THAN FP32 HERE: {found['ratio']:.2f} times the latency of FP32 in {found['fp32_runtime']} "
+        f"(95 %: {low:.2f} to {high:.2f}). INT8 takes {found['int8_ms']:.3g} ms in {found['runtime']}, FP32 "
+        f"{found['fp32_ms']:.3g} ms, at batch {found['batch']} with {found['threads']} threads."
+    )
+
+
+def paired_ratio(times: NDArray[np.float64], to: NDArray[np.float64]) -> Ratio:
+    """The mean of the rounds' log-ratios, with Student's t; two rounds at least."""
+    logs = np.log(times / to)
+    spread = float(logs.std(ddof=1)) / math.sqrt(len(logs)) * t95(len(logs) - 1)
+    return Ratio(*(math.exp(float(logs.mean()) + part) for part in (0.0, -spread, spread)))
+
+
+@contextmanager
+def open_files(files: list[File], spec: ModelSpec) -> Iterator[list[Session]]:
+    """A session of every file."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         sessions = []
-        for index, runtime in enumerate(runtimes):
-            model, name = (int8, "int8") if index == len(runtimes) - 1 else (fp32, "fp32")
-            session = _open(model, spec, runtime, Path(folder) / f"{index}" / name)
+        for index, file in enumerate(files):
+            session = _open(file, spec, Path(folder) / str(index))
             opened.callback(session.close)
             sessions.append(session)
-        batch = sessions[-1].facts.get("fixed_batch") or 1
-        facts = {
-            "batch": batch,
-            "threads": sessions[-1].facts["threads"],
-            "device": sessions[-1].facts["device"],
-        }
-        return _medians(sessions, batch, spec.preprocess.size, context), facts
+        yield sessions
 
 
-def _open(model: onnx.ModelProto, spec: ModelSpec, runtime: str, folder: Path) -> Session:
-    folder.mkdir(parents=True)
-    write_onnx(model, folder / Format.ONNX.filename)
+def _open(file: File, spec: ModelSpec, folder: Path) -> Session:
+    folder.mkdir()
+    write_onnx(file.model, folder / Format.ONNX.filename)
     manifest = Manifest(
-        stage="quantize", key=folder.name, format=Format.ONNX, precision=Precision(folder.name), spec=spec
+        stage="quantize", key=folder.name, format=Format.ONNX, precision=file.precision, spec=spec
     )
-    return open_artifact(Artifact(folder.name, folder, manifest), runtime, SessionOptions(load_module))
+    return open_artifact(Artifact(folder.name, folder, manifest), file.runtime, SessionOptions(load_module))
 
 
-def _medians(sessions: list[Session], batch: int, size: int, context: Context) -> NDArray[np.float64]:
+def facts_of(sessions: list[Session]) -> dict[str, Any]:
+    """How they are timed."""
+    facts = sessions[-1].facts
+    return {"batch": facts.get("fixed_batch") or 1, "threads": facts["threads"], "device": facts["device"]}
+
+
+def time_rounds(
+    sessions: list[Session], spec: ModelSpec, rounds: int, reporter: Reporter
+) -> NDArray[np.float64]:
     """Median latencies in ms (rounds, sessions)."""
-    pixels = np.random.default_rng(0).standard_normal((batch, 3, size, size), np.float32)
+    size = spec.preprocess.size
+    pixels = np.random.default_rng(0).standard_normal(
+        (facts_of(sessions)["batch"], 3, size, size), np.float32
+    )
+    subjects = [Subject(lambda session=session: session.run(pixels), {}) for session in sessions]
     found = []
-    with context.reporter.track("timing against FP32", ROUNDS) as task:
-        for _ in range(ROUNDS):
-            subjects = [Subject(lambda session=session: session.run(pixels), {}) for session in sessions]
+    with reporter.track("timing against FP32", rounds) as task:
+        for _ in range(rounds):
+            for subject in subjects:  # its warm-up is kept: it is warm from the round before
+                subject.samples_ms, subject.spent_ms = [], 0.0
             measured = measure_latency(subjects, SECONDS, lambda _: None)
             found.append([statistics.median(one.samples) for one in measured])
             task.advance()

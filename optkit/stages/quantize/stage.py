@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from optkit.core.errors import InputError
 from optkit.core.types import Artifact, Context, Format, Output, Precision
@@ -15,7 +12,6 @@ from optkit.data.base import Dataset
 from optkit.data.calibration import CalibrationSet, choose_calibration, read_calibration
 from optkit.data.config import BUILT_IN
 from optkit.data.load import load_data
-from optkit.data.loading import batches
 from optkit.graph.onnx_file import classifier_io, embed_spec, read_onnx, write_onnx
 from optkit.graph.qdq_prepare import FP8_OPSET, MIN_OPSET, parameter_count, prepare
 from optkit.stages.quantize.config import Config
@@ -80,14 +76,9 @@ def _sixteen_bit(
     source: Source, precision: Precision, config: Config, context: Context
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     images = source.calibration.images
-
-    def pixels() -> Iterator[NDArray[np.float32]]:
-        size = source.io.batch or config.calibration_batch
-        for batch in batches(images, source.spec.preprocess, size, context.reporter):
-            yield batch.pixels
-
+    pixels = source.pixels(images, config, context.reporter)
     with context.reporter.track("scanning ranges", len(images)) as task:
-        result, details = convert_to_sixteen_bit(source.model, source.io, precision, pixels(), task)
+        result, details = convert_to_sixteen_bit(source.model, source.io, precision, pixels, task)
     if len(source.dataset.val):
         details |= judge(result, precision, validation_checker(source, config, context.reporter))
     return result, {"target": config.target, "precision": precision.value, **details}

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from optkit.core import discover
 from optkit.core.types import Precision
 from optkit.graph.lint.base import FileFacts, Severity, examine, lint, rules
+from optkit.graph.lint.view import LintGraph
 from optkit.graph.qdq import Grid, insert_qdq
 from optkit.graph.qdq_prepare import FP8_OPSET, prepare
 from optkit.graph.qdq_view import GraphView
@@ -30,6 +31,7 @@ from tests.graph.lint.support import (
     quantized,
     redirect,
 )
+from tests.small_networks import Builder
 
 TESTED_ELSEWHERE = {"external-data", "opset-not-honoured"}
 
@@ -76,6 +78,14 @@ def bias_codec(model: onnx.ModelProto) -> None:
 
 def shortcut_bypassed(model: onnx.ModelProto) -> None:
     redirect(model, "add6", "clip2.dequantized", "clip2")
+
+
+def decode_weight(model: onnx.ModelProto, name: str) -> None:
+    """Let the node read its weights from codes of one scale."""
+    entry = node(model, name)
+    put(model, "weight.codes", np.ones(constant(model, entry.input[1]).shape, np.int8))
+    inputs = ["weight.codes", put(model, "weight.scale", np.float32(0.01))]
+    entry.input[1] = add(model, name, "DequantizeLinear", inputs, "weight.decoded")
 
 
 def wrong_edge(model: onnx.ModelProto) -> None:
@@ -450,12 +460,94 @@ def test_weights_are_found_behind_a_transpose(axis: int, scales: int, expected: 
     assert found == {(rule, "conv5") for rule in expected} | {("unchecked", "")}
 
 
+@pytest.mark.parametrize(
+    ("stored", "to", "axis", "scales", "expected"),
+    [
+        ((16, 16), (16, 16, 1, 1), 0, 16, set()),
+        ((16, 16), (0, -1, 1, 1), 0, 16, set()),
+        ((256,), (16, 16, 1, 1), 0, 1, {"per-tensor-weights"}),
+        ((1, 16, 16), (16, 16, 1, 1), 1, 16, set()),
+        ((1, 16, 16), (16, 16, 1, 1), 2, 16, {"scale-axis"}),
+    ],
+)
+def test_weights_are_found_behind_a_reshape(
+    stored: tuple[int, ...], to: tuple[int, ...], axis: int, scales: int, expected: set[str]
+) -> None:
+    model = quantized("residual", TRT)
+    decode = node(model, "conv5.weight.dequantize")
+    without("axis", decode.name)(model)
+    decode.attribute.append(helper.make_attribute("axis", axis))
+    put(model, "conv5.weight.quantized", constant(model, "conv5.weight.quantized").reshape(stored))
+    put(model, "conv5.weight.scale", np.full(scales, 0.01, np.float32)[() if scales > 1 else 0])
+    put(model, "conv5.weight.zero_point", np.zeros(scales, np.int8)[() if scales > 1 else 0])
+    shape = put(model, "shape", np.array(to, np.int64))
+    redirect(
+        model, "conv5", decode.output[0], add(model, "conv5", "Reshape", [decode.output[0], shape], "shaped")
+    )
+    found = {(entry.rule, entry.node) for entry in lint(model, TRT)}
+    assert found == {(rule, "conv5") for rule in expected} | {("unchecked", "")}
+
+
+@pytest.mark.parametrize("shape", [np.int64(256), np.array([[16, 16, 1, 1]])], ids=["number", "matrix"])
+def test_a_shape_that_is_no_row_of_numbers_is_not_followed(shape: np.ndarray) -> None:
+    model = quantized("residual", TRT)
+    decoded = node(model, "conv5").input[1]
+    put(model, "shape", shape)
+    redirect(model, "conv5", decoded, add(model, "conv5", "Reshape", [decoded, "shape"], "shaped"))
+    graph = LintGraph(model, TRT, FileFacts())
+    assert graph.origin("shaped") == "shaped"
+    assert "shaped" not in graph.tensors
+
+
 def test_what_a_branch_alone_reads_is_read() -> None:
     model = quantized("residual", TRT)
     without_reader(model)
     assert "dangling" in {entry.rule for entry in lint(model, TRT)}
     branch(model, reads="lone")
     assert "dangling" not in {entry.rule for entry in lint(model, TRT)}
+
+
+@pytest.mark.parametrize(("network", "left"), [("residual", ("Conv", "Add")), ("gated", ("Mul",))])
+def test_codes_of_an_integer_operator_may_be_decoded_for_a_sum_in_float(
+    network: str, left: tuple[str, ...]
+) -> None:
+    """As mixed precision leaves a sum and the convolution before it, or the product of a HardSwish."""
+    model = plain(network)
+    view = GraphView(model)
+    plan = discover.load(PLACEMENTS, RT, "target").plan(view)
+    (last,) = (entry for entry in view.nodes if entry.op_type == "Add")
+    freed = [last, *(view.producer[name] for name in last.input)]
+    names = {entry.name: "accuracy" for entry in freed if entry.op_type in left}
+    assert names
+    plan = plan.without(names, view)
+    quantized_model = insert_qdq(model, plan, dict.fromkeys(plan.observed(), (0.0, 6.0)))
+    assert not {"half-sum"} & {entry.rule for entry in lint(quantized_model, RT)}
+
+
+@pytest.mark.parametrize("maker", ["Add", "Concat", "ConvTranspose"])
+def test_codes_of_what_runs_in_float_need_not_be_decoded(maker: str) -> None:
+    """A sum of which one operand alone is coded, for one, and what has no integer kernel, is float itself."""
+    b = Builder()
+    x = b.conv("input", 3, 8)
+    y = b.conv("input", 3, 4 if maker == "Concat" else 8)
+    if maker == "ConvTranspose":
+        weight = b.constant(b.rng.standard_normal((8, 8, 1, 1)).astype(np.float32))
+        made = b.op(maker, x, weight, kernel_shape=[1, 1])
+    else:
+        x = b.conv("input", 3, 4) if maker == "Concat" else x
+        made = b.op(maker, x, y, **({"axis": 1} if maker == "Concat" else {}))
+    total = b.op("Add", made, b.op("Cos", b.conv("input", 3, 8)))
+    model = prepare(b.model(b.op("Flatten", b.op("GlobalAveragePool", total)), 8, None, 20))
+    pair(model, x, made, np.uint8)
+    if maker == "ConvTranspose":
+        decode_weight(model, made)
+    put(model, "sum.scale", np.float32(0.05))
+    put(model, "sum.zero", np.uint8(0))
+    coded = add(model, total, "QuantizeLinear", [made, "sum.scale", "sum.zero"], "sum.q")
+    decoded = add(model, total, "DequantizeLinear", [coded, "sum.scale", "sum.zero"], "sum.dq")
+    redirect(model, total, made, decoded)
+    found = {(entry.rule, entry.node) for entry in lint(model, RT)}
+    assert ("half-sum", total) in found
 
 
 @pytest.mark.parametrize(

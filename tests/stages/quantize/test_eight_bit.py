@@ -99,7 +99,13 @@ def climbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     steps = {
         "onnx": {"stage": "load", "path": str(folder / "model.onnx")},
         "plain": {"stage": "quantize", "model": "onnx", "calibration_images": 96},
-        "int8": {"stage": "quantize", "model": "onnx", "calibration_images": 96, "min_sqnr": 99},
+        "int8": {
+            "stage": "quantize",
+            "model": "onnx",
+            "calibration_images": 96,
+            "min_sqnr": 99,
+            "allow_slower": True,
+        },
     }
     return run_steps(folder, steps)
 

@@ -22,10 +22,10 @@ from optkit.stages.quantize.execute import Pixels
 from tests.stages.support import run_steps
 
 pytestmark = pytest.mark.slow
-SIZE = 32
 TARGETS = ("onnxruntime", "openvino", "tensorrt")
+COMPUTE_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")
 SHORT = {"epochs": 1, "lr": 0.002, "batch_size": 16}
-TRAINED = {"weights": "scratch", "size": SIZE, "train": SHORT}
+TRAINED = {"weights": "scratch", "size": 32, "train": SHORT}
 NETWORKS = {
     "lite0 pruned": [
         {"stage": "finetune", "arch": "lite0", **TRAINED, "weights": "package"},
@@ -36,13 +36,17 @@ NETWORKS = {
     "vgg16": [
         {"stage": "finetune", "arch": "vgg16", **TRAINED, "head": {"pooling": "avg"}, "train": {**SHORT, "lr": 7e-4}}
     ],
+    # Trained less, or at 32 pixels, it tells few images apart, and rounding changes what it answers to the others.
     "mobilenetv3": [
-        {"stage": "finetune", "arch": "mobilenetv3_small_100", **TRAINED, "train": {**SHORT, "epochs": 10}}
+        {
+            "stage": "finetune",
+            "arch": "mobilenetv3_small_100",
+            "weights": "scratch",
+            "size": 64,
+            "train": {"epochs": 8, "lr": 0.006, "batch_size": 32},
+        }
     ],
 }  # fmt: skip
-
-# With outliers that `minmax` loses 3 dB by; for the others the quickest will do.
-CALIBRATORS = {"mobilenetv3": "auto"}
 
 # SQNR in dB and agreement with FP32 that calibration alone must keep: about 2 dB below what it does.
 KEPT = {
@@ -55,9 +59,9 @@ KEPT = {
     ("vgg16", "onnxruntime"): (27, 0.97),
     ("vgg16", "openvino"): (27, 0.97),
     ("vgg16", "tensorrt"): (26, 0.97),
-    ("mobilenetv3", "onnxruntime"): (7.3, 0.72),
-    ("mobilenetv3", "openvino"): (8.5, 0.75),
-    ("mobilenetv3", "tensorrt"): (9.4, 0.77),
+    ("mobilenetv3", "onnxruntime"): (17, 0.95),
+    ("mobilenetv3", "openvino"): (19, 0.95),
+    ("mobilenetv3", "tensorrt"): (15.5, 0.93),
 }
 
 
@@ -68,16 +72,10 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         steps[f"step{index}"] = step if index == 0 else {**step, "model": f"step{index - 1}"}
     steps["onnx"] = {"stage": "export", "model": list(steps)[-1]}
     for target in TARGETS:
-        options = {
-            "target": target,
-            "calibration_images": 64,
-            "calibrator": CALIBRATORS.get(request.param, "minmax"),
-        }
+        options = {"target": target, "calibration_images": 64, "calibrator": "minmax"}
         steps[target] = {"stage": "quantize", "model": "onnx", **options}
-    return {
-        **run_steps(tmp_path_factory.mktemp(request.param.replace(" ", "-")), steps),
-        "name": request.param,
-    }
+    made = run_steps(tmp_path_factory.mktemp(request.param.replace(" ", "-")), steps)
+    return {**made, "name": request.param}
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +113,12 @@ def test_lints_clean_for_its_target(made: dict[str, Any], target: str) -> None:
     assert [finding for finding in findings if finding.severity != "note"] == []
 
 
-def test_becomes_an_engine(made: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("capability", COMPUTE_CAPABILITIES)
+def test_becomes_an_engine(made: dict[str, Any], capability: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
     from optkit.runtimes.tensorrt import build_engine
 
-    build_engine(made["tensorrt"].file, tmp_path / "engine.plan", "SM89", 4, SIZE)
+    size = made["tensorrt"].spec.preprocess.size
+    facts = build_engine(made["tensorrt"].file, tmp_path / "engine.plan", capability, 4, size)
+    assert facts["compute_capability"] == [capability]
     assert (tmp_path / "engine.plan").stat().st_size > 100_000

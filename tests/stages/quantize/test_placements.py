@@ -134,6 +134,36 @@ def test_onnxruntime_starts_in_integers_where_that_is_as_fast(network: onnx.Mode
     assert integer_share(quantized)["share"] == 1.0
 
 
+@pytest.mark.parametrize(("activation", "floor"), [("SiLU", -4.0), ("HardSwish", -3.0)])
+def test_onnxruntime_spends_no_codes_below_a_closed_gate(activation: str, floor: float) -> None:
+    model, plan, _ = placed("onnxruntime", separable_network(activation, groups=1))
+    view = GraphView(model)
+    gated = [name for name in map(view.gated_by_itself, view.nodes) if name is not None]
+    assert plan.floors == {name: pytest.approx(floor) for name in gated}
+    far, near = (plan.scales(dict.fromkeys(plan.observed(), (low, 6.0))) for low in (-50.0, floor))
+    assert [far[name][1] for name in gated] == [near[name][1] for name in gated]
+
+
+def test_onnxruntime_keeps_low_values_that_somebody_else_reads() -> None:
+    b = Builder()
+    x = b.conv("input", 3, 16)
+    x = b.op("Add", b.op("HardSwish", x), x)
+    _, plan, _ = placed("onnxruntime", b.model(b.op("Flatten", b.pool(b.conv(x, 16, 4), 1, 20)), 4, None, 20))
+    assert plan.floors == {}
+
+
+def test_onnxruntime_keeps_low_values_of_what_shares_its_range() -> None:
+    """Of a pooled map, whose range is that of the map, which a convolution reads too."""
+    b = Builder()
+    x = b.conv("input", 3, 16)
+    pooled = b.op("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    x = b.op("Add", b.op("Mul", pooled, b.op("HardSigmoid", pooled)), b.conv(x, 16, 16))
+    model = b.model(b.op("Flatten", b.pool(b.conv(x, 16, 4), 1, 20)), 4, None, 20)
+    _, plan, _ = placed("onnxruntime", model)
+    assert plan.same_range
+    assert plan.floors == {}
+
+
 TARGETS = ("onnxruntime", "openvino", "tensorrt")
 
 

@@ -28,6 +28,7 @@ from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.config import Config
 from optkit.stages.quantize.eight_bit import Source, quantize
 from optkit.stages.quantize.execute import run_model
+from optkit.stages.quantize.grids import file_scales
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
 from optkit.stages.quantize.recovery import qat
@@ -111,7 +112,7 @@ def test_dead_channels_would_be_rescaled_by_larger_biases(stripes: Dataset, tmp_
     """The case that the biases are limited for."""
     start, found, _ = trained(prepare(awkward_network()), stripes, tmp_path)
     grown = replace(found, fitted={name: value * 2 for name, value in found.fitted.items()})
-    scales = [qat.file_scales(one, one.build()) for one in (start, found, grown)]
+    scales = [file_scales(one, one.build()) for one in (start, found, grown)]
     first = start.model.graph.node[0].name
     assert (scales[0][first] == scales[1][first]).all()
     assert (scales[2][first][2:6] > scales[0][first][2:6]).all()
@@ -144,7 +145,7 @@ def test_a_coarsely_rounded_network_learns_to_answer_better(
     model = prepare(gated_network())
     bench = workbench(model, stripes, Context(tmp_path, SilentReporter()), qat_lr=3e-4, qat_epochs=3)
     start = calibrated(model, bench, placement)
-    grids = {name: scales * 8 for name, scales in qat.file_scales(start, start.build()).items()}
+    grids = {name: scales * 8 for name, scales in file_scales(start, start.build()).items()}
     coarse = replace(start, weight_scales=grids)
     found, _ = qat.improve(coarse, bench)
     assert sqnr_db(found, bench) > sqnr_db(coarse, bench) + 4
@@ -168,7 +169,12 @@ def test_images_to_choose_and_judge_by_are_not_learnt(stripes: Dataset, tmp_path
     for epochs in (1, 2):
         read.clear()
         config = Config(
-            data="synthetic", calibrator="minmax", rungs=("qat",), qat_epochs=epochs, check_images=16
+            data="synthetic",
+            calibrator="minmax",
+            rungs=("qat",),
+            qat_epochs=epochs,
+            check_images=16,
+            allow_slower=True,
         )
         _, details = quantize(source, config, Context(tmp_path, SilentReporter()))
         assert details["ladder"][1]["note"].split(";")[0] == f"{18 * epochs} steps on 288 images"
@@ -287,7 +293,7 @@ def test_an_operator_without_a_torch_form_is_told(stripes: Dataset, tmp_path: Pa
     calibration = CalibrationSet(stripes.train.subset(np.arange(32)), (), "synthetic", 0)
     spec = ModelSpec(arch="small", num_classes=4, class_names=stripes.class_names, preprocess=PREPROCESS)
     source = Source(model, classifier_io(model), spec, stripes, calibration)
-    config = Config(data="synthetic", calibrator="minmax", rungs=("qat",), check_images=16)
+    config = Config(data="synthetic", calibrator="minmax", rungs=("qat",), check_images=16, allow_slower=True)
     _, details = quantize(source, config, Context(tmp_path, SilentReporter()))
     assert details["ladder"][1]["note"] == "no torch form of Elu"
 

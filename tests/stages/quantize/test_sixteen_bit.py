@@ -59,6 +59,20 @@ def kept(details: dict) -> dict[str, str]:
     return {entry["node"]: entry["reason"] for entry in details["float"]}
 
 
+@pytest.mark.parametrize("name", ["input.abs", "conv0.sum"])
+def test_tensors_of_a_model_may_be_called_anything(name: str) -> None:
+    """Also as what is added to a copy of it to measure its sums."""
+
+    def largest_sum(activation: str) -> dict:
+        b = Builder()
+        b.op("Relu", b.conv("input", 3, 4))
+        b.nodes[-1].output[0] = activation
+        x = b.op("Flatten", b.op("GlobalAveragePool", activation))
+        return convert(prepare(b.model(x, 4, None, 20)))[1]["largest_sum"]
+
+    assert largest_sum(name) == largest_sum("relu1")
+
+
 @pytest.mark.parametrize("network", [residual_network, gated_network])
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
 def test_a_tame_network_is_converted_whole(precision: Precision, network) -> None:

@@ -7,7 +7,7 @@ import pytest
 from optkit.core.types import Context, ModelSpec, Preprocess
 from optkit.graph.qdq_prepare import prepare
 from optkit.stages.quantize import speed
-from optkit.stages.quantize.speed import compare_speed
+from optkit.stages.quantize.speed import compare_speed, why_slower
 from tests.small_networks import Builder, residual_network
 
 SPEC = ModelSpec(arch="small", num_classes=4, class_names=tuple("abcd"), preprocess=Preprocess(size=16))
@@ -29,26 +29,23 @@ def large_network() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("is_slower", [True, False])
-def test_a_slower_file_is_warned_of_and_a_faster_one_is_not(
+def test_two_files_of_very_different_size_are_told_apart(
     target: str, is_slower: bool, context: Context
 ) -> None:
-    """Two files of very different size, and the same two the other way round."""
+    """And the same two the other way round; how sure it is depends on what else the machine does."""
     pytest.importorskip(target, reason=f"{target} is not installed")
     small, large = prepare(residual_network()), large_network()
     before, after = (small, large) if is_slower else (large, small)
-    found = compare_speed(before, after, SPEC, target, context)
+    found = compare_speed(before, after, SPEC, target, context.reporter)
     assert found is not None
     assert found.keys() == FIELDS
     assert found["runtime"] == target
     assert found["threads"] >= 1
     low, high = found["interval"]
     assert low <= found["ratio"] <= high
-    assert found["ratio"] == pytest.approx(found["int8_ms"] / found["fp32_ms"], rel=0.5)
-    assert found["verdict"] == ("slower" if is_slower else "faster")
-    assert (low > 1) if is_slower else (high < 1)
-    assert [f"SLOWER THAN FP32 HERE: {found['ratio']:.2f}" in text for text in context.reporter.warnings] == (
-        [True] if is_slower else []
-    )
+    assert (found["int8_ms"] > found["fp32_ms"]) is is_slower
+    assert found["verdict"] == ("faster" if high < 1 else "slower" if low > 1 else "cannot tell")
+    assert bool(why_slower(found)) is (found["verdict"] == "slower")
 
 
 @pytest.mark.parametrize(
@@ -60,20 +57,30 @@ def test_the_interval_decides(
     """Half of the rounds with either ratio; the interval is that of Student's t for eight rounds."""
     rounds = [(2.0, 2.0 * ratio) for ratio in ratios for _ in range(4)]
     monkeypatch.setattr(speed, "RUNTIMES", ("onnxruntime",))
-    monkeypatch.setattr(speed, "_medians", lambda *_: np.array(rounds))
+    monkeypatch.setattr(speed, "time_rounds", lambda *_: np.array(rounds))
     model = prepare(residual_network())
-    found = compare_speed(model, model, SPEC, "onnxruntime", context)
+    found = compare_speed(model, model, SPEC, "onnxruntime", context.reporter)
     logs = np.log([after / before for before, after in rounds])
     half = 2.365 * logs.std(ddof=1) / np.sqrt(len(logs))
     assert found["verdict"] == verdict
     assert found["ratio"] == pytest.approx(np.exp(logs.mean()), abs=1e-3)
     assert found["interval"] == pytest.approx(np.exp([logs.mean() - half, logs.mean() + half]), abs=2e-3)
-    assert bool(context.reporter.warnings) is (verdict == "slower")
+    assert bool(why_slower(found)) is (verdict == "slower")
+
+
+def test_a_slower_file_is_told_with_its_figures(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "RUNTIMES", ("onnxruntime",))
+    monkeypatch.setattr(speed, "time_rounds", lambda *_: np.array([(2.0, 3.0), (2.0, 3.2), (2.1, 3.1)]))
+    model = prepare(residual_network())
+    told = why_slower(compare_speed(model, model, SPEC, "onnxruntime", context.reporter))
+    assert "SLOWER THAN FP32 HERE: 1.52 times the latency of FP32 in onnxruntime" in told
+    assert "INT8 takes 3.1 ms in onnxruntime, FP32 2 ms, at batch 1 with" in told
+    assert why_slower(None) == ""
 
 
 def test_a_fixed_batch_is_timed_as_it_is(context: Context) -> None:
     model = prepare(residual_network(batch=4))
-    found = compare_speed(model, model, SPEC, "onnxruntime", context)
+    found = compare_speed(model, model, SPEC, "onnxruntime", context.reporter)
     assert (found["batch"], found["device"]) == (4, "cpu")
     assert found["fp32_ms"] > 0
 
@@ -81,9 +88,9 @@ def test_a_fixed_batch_is_timed_as_it_is(context: Context) -> None:
 def test_the_fastest_fp32_counts(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """INT8 beats FP32 in its own runtime, and FP32 elsewhere beats both."""
     pytest.importorskip("openvino", reason="openvino is not installed")
-    monkeypatch.setattr(speed, "_medians", lambda *_: np.array([[1.0, 3.0, 2.0], [1.0, 3.0, 2.1]]))
+    monkeypatch.setattr(speed, "time_rounds", lambda *_: np.array([[1.0, 3.0, 2.0], [1.0, 3.0, 2.1]]))
     model = prepare(residual_network())
-    found = compare_speed(model, model, SPEC, "openvino", context)
+    found = compare_speed(model, model, SPEC, "openvino", context.reporter)
     assert (found["runtime"], found["fp32_runtime"]) == ("openvino", "onnxruntime")
     assert (found["fp32_ms"], found["int8_ms"], found["verdict"]) == (1.0, 2.05, "slower")
 
@@ -92,10 +99,10 @@ def test_a_file_that_the_runtime_refuses_loses_nothing(context: Context) -> None
     model, broken = prepare(residual_network()), prepare(residual_network())
     broken.graph.initializer[0].dims[0] += 1
     broken.graph.initializer[0].raw_data += b"\0" * len(broken.graph.initializer[0].raw_data)
-    assert compare_speed(model, broken, SPEC, "onnxruntime", context) is None
+    assert compare_speed(model, broken, SPEC, "onnxruntime", context.reporter) is None
     assert "Not timed" in context.reporter.warnings[-1]
 
 
 def test_an_engine_cannot_be_timed_without_its_gpu(context: Context) -> None:
     model = prepare(residual_network())
-    assert compare_speed(model, model, SPEC, "tensorrt", context) is None
+    assert compare_speed(model, model, SPEC, "tensorrt", context.reporter) is None

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import collections
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from optkit.core.errors import InputError, UsageError
+from optkit.core.errors import FailedError, InputError, UsageError
 from optkit.core.progress import SilentReporter
+from optkit.core.store import Store
 from optkit.core.types import Artifact, Context, Format, Manifest, ModelSpec, Output, Precision, Preprocess
 from optkit.data.config import DataConfig
 from optkit.data.load import load_data
@@ -21,13 +24,15 @@ from optkit.graph.qdq import insert_qdq, summary
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import ConvShape, GraphView
 from optkit.graph.tensorrt_fusion import conv_reason
-from optkit.stages.quantize import budget, eight_bit
+from optkit.stages.quantize import budget, eight_bit, float_prefix, speed
+from optkit.stages.quantize import climb as climb_module
 from optkit.stages.quantize.config import Config
 from optkit.stages.quantize.execute import run_model
 from optkit.stages.quantize.observe import observe
 from optkit.stages.quantize.placement import onnxruntime as for_onnxruntime
 from optkit.stages.quantize.placement import tensorrt as for_tensorrt
 from optkit.stages.quantize.stage import run
+from tests.data.pictures import jpeg, photo
 from tests.small_networks import Builder, gated_network, residual_network, textured_images
 
 SPEC = ModelSpec(arch="small", num_classes=4, class_names=CLASSES, preprocess=Preprocess(size=16))
@@ -45,7 +50,7 @@ def quantize(
 ) -> Output:
     (tmp_path / "out").mkdir(parents=True, exist_ok=True)
     given = artifact(tmp_path / "in", model, options.pop("metrics", None))
-    config = Config(**{"data": "synthetic", "calibration_images": 21, **options})
+    config = Config(**{"data": "synthetic", "calibration_images": 21, "allow_slower": True, **options})
     config.check()
     return run(config, {"model": {"m": given}}, Context(tmp_path / "out", reporter or SilentReporter()))
 
@@ -307,6 +312,49 @@ def test_a_budget_starts_the_ladder_which_ends_when_it_holds(
     assert {entry["node"] for entry in found["sensitivity"]} >= {"conv0", "conv3"}
 
 
+def timed(monkeypatch: pytest.MonkeyPatch, before: float, later: float) -> None:
+    """INT8's latency, that of FP32 being 1: before the ladder is climbed, and of files that it makes."""
+    for module, factor in ((float_prefix, before), (speed, later)):
+
+        def time_rounds(sessions, spec, rounds, reporter, factor=factor):
+            return np.array([[1.0] * (len(sessions) - 1) + [factor]] * 3)
+
+        monkeypatch.setattr(module, "time_rounds", time_rounds)
+
+
+@pytest.mark.parametrize("allow_slower", [True, False])
+def test_int8_slower_than_fp32_is_refused_before_the_ladder_unless_it_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow_slower: bool
+) -> None:
+    timed(monkeypatch, 2.0, 2.0)
+    options = {"rungs": ("ranges",), "allow_slower": allow_slower}
+    reporter = SilentReporter()
+    if allow_slower:
+        found = quantization(quantize(tmp_path, residual_network(), reporter, **options))
+        assert found["speed"]["verdict"] == "slower"
+        assert any("SLOWER THAN FP32 HERE: 2.00 times" in text for text in reporter.warnings)
+    else:
+        monkeypatch.setattr(climb_module.Ladder, "climb", lambda _: pytest.fail("it was climbed"))
+        with pytest.raises(FailedError, match="SLOWER"):
+            quantize(tmp_path, residual_network(), reporter, **options)
+        assert not (tmp_path / "out" / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("allow_slower", [True, False])
+def test_layers_freed_at_the_price_of_being_slower_than_fp32_stay_in_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow_slower: bool
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    timed(monkeypatch, 0.9, 1.5)
+    options = {"target": "openvino", "calibrator": "minmax", "rungs": ("mixed_precision",)}
+    given = {"calibration_images": 160, "allow_slower": allow_slower}
+    found = quantization(quantize(tmp_path, gated_network(), **given, **options))
+    (rung,) = found["ladder"][1:]
+    assert rung["kept"] is allow_slower
+    assert ("SLOWER THAN FP32 HERE: 1.50 times" in rung["note"]) is not allow_slower
+    assert any("mixed precision" in entry["reason"] for entry in found["float"]) is allow_slower
+
+
 def test_named_rungs_are_climbed_without_a_budget(tmp_path: Path) -> None:
     found = quantization(quantize(tmp_path, residual_network(), rungs=("rounding",)))
     assert [entry["rung"] for entry in found["ladder"]] == ["calibration", "rounding"]
@@ -316,7 +364,7 @@ def test_named_rungs_are_climbed_without_a_budget(tmp_path: Path) -> None:
 
 def test_without_ladder_nothing_of_it_is_told(tmp_path: Path) -> None:
     assert (
-        not {"ladder", "sensitivity", "budget", "speed"}
+        not {"ladder", "sensitivity", "budget", "speed", "float_prefix"}
         & quantization(quantize(tmp_path, residual_network())).keys()
     )
 
@@ -391,3 +439,29 @@ def test_labels_are_needed_for_a_drop_alone(tmp_path: Path) -> None:
     assert found["validation"]["drop"] is None is found["ladder"][0]["drop"]
     with pytest.raises(InputError, match="classes"):
         quantize(tmp_path / "b", residual_network(), max_drop=1, **options)
+
+
+@pytest.mark.parametrize("calibrator", ["minmax", "entropy"])
+def test_plain_calibration_imports_nothing_that_trains(tmp_path: Path, calibrator: str) -> None:
+    """Such packages take longer to import than the images do."""
+    store = Store(tmp_path)
+    with store.workdir("in") as folder:
+        onnx.save(residual_network(), folder / "model.onnx")
+        store.commit(folder, Manifest(stage="export", key="in", format=Format.ONNX, spec=SPEC))
+    for number in range(12):
+        file = tmp_path / "photos" / CLASSES[number % len(CLASSES)] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(jpeg(photo(40, 30, seed=number)))
+    options = ["--data", "photos", "--target", "onnxruntime", "--calibrator", calibrator, "--out", "out"]
+    code = (
+        "import sys\n"
+        "from optkit.cli import execute\n"
+        f"status = execute({['quantize', 'in', *options]!r})\n"
+        "heavy = {'torch', 'torchvision', 'torchmetrics', 'timm', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert precision_of(read_onnx(tmp_path / "out/model.onnx")) is Precision.INT8

@@ -8,7 +8,7 @@ import onnx
 
 from optkit.graph.lint.base import CPU, ONNXRUNTIME, OPENVINO, TARGETS, Rule, Severity
 from optkit.graph.lint.names import label
-from optkit.graph.lint.view import LintGraph
+from optkit.graph.lint.view import WEIGHTED, LintGraph
 from optkit.graph.qdq_view import CLIPPING
 
 WINDOWS = frozenset({"MaxPool", "AveragePool"})
@@ -19,6 +19,10 @@ BRIDGES = {
     ONNXRUNTIME: WINDOWS | PAIRED | {"GlobalAveragePool", "Concat"},
     OPENVINO: WINDOWS | {"Concat"},
 }
+# Answer in codes when they read codes, those of several activations when all of them are codes.
+SEVERAL = PAIRED | {"Concat"}
+INTEGER = (WEIGHTED - {"ConvTranspose"}) | BRIDGES[ONNXRUNTIME]
+INTEGER |= {"Sigmoid", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"}
 FUSED = CLIPPING | {"LeakyRelu"}
 
 
@@ -37,11 +41,15 @@ def half_quantized(graph: LintGraph) -> Iterator[tuple[str, str]]:
 
 
 def half_sum(graph: LintGraph) -> Iterator[tuple[str, str]]:
-    """ONNX Runtime has integer Add and Mul for two integer operands only."""
+    """ONNX Runtime has integer Add and Mul for two integer operands only.
+
+    Not where an integer operator makes the coded operand and a float one the other: it answers in codes, which
+    somebody must decode.
+    """
     for node in graph.plain.nodes:
         if node.op_type in PAIRED and len(graph.plain.activation_inputs(node)) == 2:
-            coded = sum(graph.decoder(node, index) is not None for index in range(2))
-            if coded == 1:
+            coded = [graph.decoder(node, index) is not None for index in range(2)]
+            if sum(coded) == 1 and coded != [_comes_in_codes(graph, name) for name in node.input]:
                 yield (
                     label(graph.original(node)),
                     f"One operand of {node.op_type} comes through Q/DQ, the other not.",
@@ -71,14 +79,28 @@ def integer_islands(graph: LintGraph) -> Iterator[tuple[str, str]]:
                 yield label(graph.original(node)), f"{node.op_type} is quantised between float operators."
 
 
+def _comes_in_codes(graph: LintGraph, tensor: str) -> bool:
+    maker = _maker(graph, tensor)
+    if maker is None or maker.op_type not in INTEGER or not graph.is_quantized_node(maker):
+        return False
+    return maker.op_type not in SEVERAL or all(
+        graph.decoder(maker, index) is not None for index in range(len(maker.input))
+    )
+
+
 def _makers(graph: LintGraph, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """The nodes that make its activations, before pointwise functions that are fused with them."""
+    """The nodes that make its activations."""
     for name in graph.plain.activation_inputs(node):
-        maker = graph.plain.producer.get(name)
-        while maker is not None and maker.op_type in FUSED and not graph.reads_codes(maker):
-            maker = graph.plain.producer.get(maker.input[0])
-        if maker is not None:
+        if maker := _maker(graph, name):
             yield maker
+
+
+def _maker(graph: LintGraph, tensor: str) -> onnx.NodeProto | None:
+    """The node that makes it, before pointwise functions that are fused with it; None for the image."""
+    maker = graph.plain.producer.get(tensor)
+    while maker is not None and maker.op_type in FUSED and not graph.reads_codes(maker):
+        maker = graph.plain.producer.get(maker.input[0])
+    return maker
 
 
 BOTH = "Put Q/DQ on both, or on neither."

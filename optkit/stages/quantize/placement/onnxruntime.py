@@ -10,10 +10,12 @@ of the logits on 100 others of the same sets.
 
 from __future__ import annotations
 
+import math
+
 import onnx
 
 from optkit.graph.qdq import Grid, QdqPlan
-from optkit.graph.qdq_view import CLIPPING, GraphView
+from optkit.graph.qdq_view import CLIPPING, GraphView, attribute
 from optkit.stages.quantize.float_start import float_start
 
 # Have a weight; the sum runs in INT32, so this is where the speed comes from.
@@ -23,7 +25,8 @@ INTEGER = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat",
 # Move values without changing them: integers pass when both sides share one scale.
 MOVING = frozenset({"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze"})
 # x · sigmoid(x) is nearly 0 below, so codes spent there are lost.
-# EfficientNet-B0 with `mse`: SQNR 12.3 dB without a floor, 17.7 with it.
+# EfficientNet-B0 with `mse`: SQNR 12.3 dB without a floor, 17.7 with it. HardSwish is 0 below -3: seven networks
+# (MobileNetV3-Small, trained on drawn images) gain 1.1 dB on average, by the best of three calibrators each.
 SILU_FLOOR = -4.0
 # Convolutions with few inputs per output gain nothing from INT8, and the first ones, of the largest images, lose:
 # 1.1 ms instead of 0.6 for these two of EfficientNet-B0, whose file is 7 % faster and 4 to 9 dB better with them in
@@ -83,9 +86,19 @@ def _quantize_around(view: GraphView, planned: QdqPlan, node: onnx.NodeProto, in
         planned.same_range[output] = inputs[0]
     if node.op_type == "Sigmoid":
         planned.fixed[output] = (0.0, 1.0)
-        readers = view.consumers[inputs[0]]
-        if all(reader is node or view.gated_by_itself(reader) for reader in readers) and len(readers) == 2:
-            planned.floors[planned.range_source(inputs[0])] = SILU_FLOOR
+    gated = view.gated_by_itself(node)
+    # Nobody else reads it but the gate and this product, nor what it would share the range of.
+    if gated is not None and len(view.consumers[gated]) == 2 and planned.range_source(gated) == gated:
+        planned.floors[gated] = _floor(view, node, gated)
+
+
+def _floor(view: GraphView, product: onnx.NodeProto, gated: str) -> float:
+    """Below it x · gate(x) is 0, or nearly so."""
+    gate = next(node for node in view.consumers[gated] if node is not product)
+    if gate.op_type == "Sigmoid":
+        return SILU_FLOOR
+    alpha, beta = (float(attribute(gate, name, default)) for name, default in (("alpha", 0.2), ("beta", 0.5)))
+    return -beta / alpha if alpha > 0 else -math.inf
 
 
 def _coded_readers(view: GraphView, planned: QdqPlan, tensor: str) -> list[onnx.NodeProto]:

@@ -1,9 +1,4 @@
-"""A calibrator for every tensor: the one whose rounding and clipping moves the logits least.
-
-What an error e of an activation does to the logits is estimated as Σ (∂r/∂x · e)², with r a random projection of
-the logits, so that one backward pass per batch weighs every tensor (the diagonal of the Fisher information, as in
-Li et al. 2021, BRECQ, arXiv 2102.05426, section 3.3).
-"""
+"""A calibrator for every tensor: the one whose rounding and clipping moves the logits least, see `importance.py`."""
 
 from __future__ import annotations
 
@@ -19,6 +14,7 @@ from optkit.graph.torch_module import GraphModule
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.choose import find_ranges
 from optkit.stages.quantize.config import CALIBRATORS
+from optkit.stages.quantize.importance import values_and_gradients
 from optkit.stages.quantize.workbench import Workbench
 
 ORDER = 20
@@ -61,7 +57,9 @@ def _errors(
             if seen >= IMAGES:
                 break
             seen += len(pixels)
-            values, gradients = _gradients(module, torch.from_numpy(pixels), list(options), generator)
+            values, gradients = values_and_gradients(
+                module, torch.from_numpy(pixels), list(options), generator
+            )
             for tensor, ranges in options.items():
                 for index, found in enumerate(ranges):
                     errors[tensor][index] += _error(
@@ -69,18 +67,6 @@ def _errors(
                     )
             task.advance(len(pixels))
     return errors
-
-
-def _gradients(
-    module: GraphModule, pixels: Tensor, tensors: list[str], generator: torch.Generator
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    values = {module.input: pixels.contiguous(memory_format=torch.channels_last).requires_grad_()}
-    module.run(values, range(len(module.steps)), frozenset({*tensors, module.output}))
-    logits = values[module.output]
-    signs = torch.randint(0, 2, logits.shape, generator=generator).float() * 2 - 1
-    wanted = [values[name] for name in tensors]
-    gradients = torch.autograd.grad((logits * signs).sum(), wanted)
-    return {name: values[name].detach() for name in tensors}, dict(zip(tensors, gradients, strict=True))
 
 
 def _error(candidate: Candidate, tensor: str, found: Range, value: Tensor, gradient: Tensor) -> float:
