@@ -39,7 +39,7 @@ class Part:
 def lite0(fp32: Artifact, images: files.Images, options: Options) -> Part:
     """Point 1, beside the peers.
 
-    No budget, so that no validation photo has a say in the file, and every layer stays in INT8.
+    No budget, so that no validation photo has a say in the file; only measured time may leave first layers in float.
     """
     case = Case("lite0", fp32, images, options)
     row = case.add_optkit("optkit", ORT, files.ladder_options("mixed_precision", "qat"))

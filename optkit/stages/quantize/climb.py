@@ -45,9 +45,14 @@ def climb(
         candidate, prefixes = choose_float_prefix(candidate, source.io, source.spec, config.target, context)
     compare = partial(compare_speed, source.model, spec=source.spec, target=config.target, reporter=reporter)
     bench = _workbench(source, shares, config, context)
-    ladder = Ladder(candidate, bench, config, check, calibration_seconds=calibration_seconds)
-    if not config.allow_slower:
-        ladder.why_slower = lambda file: why_slower(compare(file))
+    ladder = Ladder(
+        candidate,
+        bench,
+        config,
+        check,
+        why_slower=lambda file: "" if config.allow_slower else why_slower(compare(file)),
+        calibration_seconds=calibration_seconds,
+    )
     ladder.climb()
     budget = {**limits(config), "held": ladder.held} if config.has_budget else None
     if budget and not ladder.held:

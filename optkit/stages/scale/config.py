@@ -88,8 +88,4 @@ class Config(StageConfig):
 
     def environment(self) -> dict[str, str]:
         """A latency belongs to the machine it was measured on."""
-        if self.max_latency_ms is None:
-            return {}
-        facts = machine.facts()
-        gpus = {f"gpu{index}": gpu.get("name", "") for index, gpu in enumerate(facts["gpus"])}
-        return {"cpu": f"{facts['cores']} × {facts['cpu']}", **gpus}
+        return {} if self.max_latency_ms is None else machine.environment()

@@ -1,8 +1,8 @@
 """The rounding of weights learnt block by block, so that the outputs of blocks stay: see `reconstruct.py`.
 
 Alone it does as much as `rounding`, in twice the time: EfficientNet-Lite0 for ONNX Runtime rises from 20.8 to 26.2 dB.
-After `rounding` it adds little there (0.05 dB, 95 %: -0.21 to 0.31): it is for layers that are too large to be
-refitted, and for what is lost between the layers of a block.
+After `rounding` it adds nothing there (26.3, then 26.2 dB on held-out images): it is for layers that are too large
+to be refitted, and for what is lost between the layers of a block.
 """
 
 from __future__ import annotations
