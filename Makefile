@@ -5,7 +5,7 @@ BIN := .venv/bin
 # the rest is tested with: onnxruntime-gpu is the same module as onnxruntime.
 GPU_VENV := $(if $(shell command -v nvidia-smi),.venv-gpu,.venv)
 
-.PHONY: demo test check gpu-check readme clean
+.PHONY: demo test check gpu-check readme clean browser
 
 # The stamp is older than pyproject.toml when dependencies have changed.
 .venv/stamp: EXTRAS := cpu,rtx,demo,streaming,hf,tensorboard,test,dev
@@ -20,8 +20,14 @@ demo: .venv/stamp  ## the quickstart recipe: from pretrained weights to an INT8 
 	$(BIN)/optkit run recipes/quickstart.yaml
 
 # One process, in the order of the files: tests of a file share what was costly to make.
-test: .venv/stamp  ## the whole test suite
+test: .venv/stamp browser  ## the whole test suite
 	$(BIN)/python -m pytest
+
+# A report is opened in it; where it cannot be had, these tests are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || ! command -v apt-get >/dev/null || \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 || \
+		echo "chromium could not be installed: the tests that open a report in it are skipped"
 
 check: .venv/stamp  ## style, types, and the generated parts of the README
 	$(BIN)/ruff check .

@@ -6,13 +6,14 @@ import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from optkit.core import discover, fingerprint, machine, store
-from optkit.core.config import Input, StageConfig
+from optkit.core.config import Input, Source, StageConfig
 from optkit.core.errors import InputError, OptkitError, UsageError, closest
 from optkit.core.progress import Reporter, WarningRecorder
 from optkit.core.types import MANIFEST, Artifact, Context, Format, Manifest, Output
@@ -20,6 +21,15 @@ from optkit.recipe import Recipe, Step, usage_error
 
 STAGES = "optkit.stages"
 LOAD = "load"  # the stage that takes a model file from outside
+BENCH, GATE = "bench", "gate"  # the stages that measure models, and that keep a budget
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C came while a step measured; `artifact` is what it had until then, marked as partial."""
+
+    def __init__(self, step: str, artifact: Artifact) -> None:
+        super().__init__(step)
+        self.step, self.artifact = step, artifact
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ def plan(recipe: Recipe, artifacts: store.Store) -> Plan:
     planned = Plan(recipe, artifacts)
     for name, step in recipe.steps.items():
         _plan_step(planned, name, step)
+    if recipe.budget:
+        _plan_budget(planned)
     if recipe.load and not any(step.stage == LOAD for step in planned.steps.values()):
         raise UsageError(
             f"{', '.join(recipe.load)}: there is no model file that these options could be for.",
@@ -82,8 +94,21 @@ def plan(recipe: Recipe, artifacts: store.Store) -> Plan:
     return planned
 
 
-def _plan_step(plan: Plan, name: str, step: Step) -> None:
-    where = f"step {name!r} of recipe {plan.recipe.name!r}"
+def _plan_budget(plan: Plan) -> None:
+    """The recipe's budget, kept by a step of its own: it judges the last measurement, unless it names another."""
+    where = f"the budget of recipe {plan.recipe.name!r}"
+    benches = [name for name, step in plan.recipe.steps.items() if step.stage == BENCH]
+    if not benches:
+        raise UsageError(
+            f"{where[0].upper()}{where[1:]} has nothing to judge: no step measures.",
+            hint="Add a step `bench: {models: [BASELINE, CANDIDATE]}` as the last one.",
+        )
+    name = next(name for name in (GATE, "budget", "budget-gate") if name not in plan.steps)
+    _plan_step(plan, name, Step(stage=GATE, options={BENCH: benches[-1], **plan.recipe.budget}), where)
+
+
+def _plan_step(plan: Plan, name: str, step: Step, where: str = "") -> None:
+    where = where or f"step {name!r} of recipe {plan.recipe.name!r}"
     cls = config_class(step.stage)
     roles = {role.name: role for role in cls.inputs}
     options = {key: value for key, value in step.options.items() if key not in roles}
@@ -97,6 +122,10 @@ def _plan_step(plan: Plan, name: str, step: Step) -> None:
         raise usage_error(error, where, [*cls.model_fields, *roles]) from None
     inputs = {role.name: _resolve(plan, role, step.options.get(role.name), where) for role in cls.inputs}
     config.check()
+    made = {role: [plan.steps[ref] for ref in refs if ref in plan.steps] for role, refs in inputs.items()}
+    config.check_sources(
+        {role: [Source(one.stage, one.config, one.inputs) for one in steps] for role, steps in made.items()}
+    )
     key = fingerprint.of_value(
         {
             "stage": step.stage,
@@ -217,8 +246,8 @@ def run(
 ) -> dict[str, Artifact]:
     """Do what is not done yet; returns the artifact of every step and of every given input, by name.
 
-    Steps in `fresh` are done again although the store has them. `finished` is called after each step, so
-    that what is complete can be shown while the rest goes on.
+    Steps in `fresh` are done again although the store has them, and so is a measurement of what was done again.
+    `finished` is called after each step, so that what is complete can be shown while the rest goes on.
     """
     plan.store.collect_garbage()
     artifacts = dict(plan.given)
@@ -232,13 +261,19 @@ def run(
     for step in plan.steps.values():
         if not step.done:
             _check_heavily(step)
+    remade: set[str] = set()
     for name, step in plan.steps.items():
-        found = None if name in fresh else _find(plan, step.config, step.key)
+        is_stale = step.config.measures and not remade.isdisjoint(chain(*step.inputs.values()))
+        found = None if name in fresh or is_stale else _find(plan, step.config, step.key)
         if found:
             reporter.info(f"{name}: done before ({step.key})")
+        else:
+            remade.add(name)
         artifacts[name] = found or _run_step(plan, step, artifacts, reporter)
         if not machine.process_rank():
             finished(name, artifacts[name])
+        if artifacts[name].manifest.details.get("interrupted"):
+            raise Interrupted(name, artifacts[name])
     return artifacts
 
 

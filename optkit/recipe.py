@@ -24,8 +24,8 @@ class Recipe(Record):
     """Steps in the order in which they run; a step may name only earlier ones.
 
     `data` and `seed` are the defaults of every step that reads data or draws random numbers; `load` holds
-    options (preprocessing, classes) for model files that are named directly. Paths are relative to the
-    current folder.
+    options (preprocessing, classes) for model files that are named directly. `budget` are the options of a
+    `gate` step that judges the last bench step. Paths are relative to the current folder.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -33,6 +33,7 @@ class Recipe(Record):
     seed: int = Field(default=0, ge=0)
     data: str | dict[str, Any] | None = None
     load: dict[str, Any] = Field(default_factory=dict)
+    budget: dict[str, Any] = Field(default_factory=dict)
     steps: dict[str, Step] = Field(min_length=1)
 
     @field_validator("steps", mode="before")

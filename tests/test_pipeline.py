@@ -140,6 +140,27 @@ def test_fresh_steps_are_done_again(tmp_path: Path, onnx_file: Path) -> None:
     assert not marker.exists()
 
 
+def test_what_was_made_again_is_measured_again(tmp_path: Path, onnx_file: Path) -> None:
+    """A model made again is the same one, but a measurement of a measurement made again is another."""
+    steps = {"cost": {"stage": "cost", "model": str(onnx_file)}}
+    first = pipeline.run(make_plan(tmp_path, steps), SilentReporter())["cost"]
+    marker = first.path / "marker"
+    marker.write_text("old")
+    pipeline.run(make_plan(tmp_path, steps), SilentReporter(), fresh=frozenset({str(onnx_file)}))
+    assert not marker.exists()
+
+
+def test_a_budget_judges_the_last_measurement(tmp_path: Path, onnx_file: Path) -> None:
+    bench = {"stage": "bench", "models": [str(onnx_file)]}
+    plan = make_plan(tmp_path, {"a": bench, "b": bench}, budget={"max_bytes": 3})
+    assert plan.steps["gate"].inputs == {"bench": ("b",)}
+    plan = make_plan(tmp_path, {"a": bench, "b": bench}, budget={"max_bytes": 3, "bench": "a"})
+    assert plan.steps["gate"].inputs == {"bench": ("a",)}
+    gate = {"bench": "a", "max_bytes": 4}
+    plan = make_plan(tmp_path, {"a": bench, "gate": gate}, budget={"max_bytes": 3})
+    assert list(plan.steps)[1:] == ["a", "gate", "budget"]
+
+
 def test_a_changed_given_artifact_is_refused(tmp_path: Path, onnx_file: Path) -> None:
     made = pipeline.run(
         make_plan(tmp_path, {"m": {"stage": "load", "path": str(onnx_file)}}), SilentReporter()

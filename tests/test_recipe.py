@@ -14,6 +14,7 @@ data: digits
 steps:
   student: {stage: finetune, arch: lite0, train: {epochs: 1}}
   prune: {model: student, ratio: 0.3}
+budget: {max_drop: 0.5}
 """
 
 
@@ -39,6 +40,11 @@ def test_overrides_reach_into_steps(path: Path) -> None:
     assert recipe.steps["student"].options["train"] == {"epochs": 7}
     assert recipe.seed == 3
     assert recipe.data == {"path": "digits", "val_fraction": 0.5}
+
+
+def test_overrides_reach_the_budget(path: Path) -> None:
+    recipe = recipe_from_yaml(path, ["budget.max_drop=1", "budget.confidence=0.9"])
+    assert recipe.budget == {"max_drop": 1, "confidence": 0.9}
 
 
 def test_the_dump_reads_back(path: Path, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ HELP = """From a fine-tuned image classifier to the fastest engine within an acc
 Start with `optkit run recipes/quickstart.yaml`, or with `optkit finetune --data photos/` on your own images.
 
 Exit codes: 0 done; 1 a check found an error; 2 an option, recipe or name that is wrong;
-3 something the machine lacks; 4 a file or folder that is absent or broken; 70 a bug; 130 interrupted.
+3 something the machine lacks; 4 a file or folder that is absent or broken;
+5 a limit that the measurement is too small to decide; 70 a bug; 130 interrupted.
 """
 
 
@@ -35,7 +36,7 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 def commands() -> list[str]:
     """Names of the commands, as the folder lists them."""
-    return [name for name in discover.names(__name__) if not name.startswith("_")]
+    return discover.names(__name__)
 
 
 def build_app(wanted: str | None = None) -> typer.Typer:

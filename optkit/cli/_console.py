@@ -114,12 +114,17 @@ def print_error(error: OptkitError, as_json: bool) -> None:
             err.print(f"[bold]{label}[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
+WHOLE = 12  # characters of a cell that is not folded
+
+
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on stdout; texts are shown as they are, markup and all."""
     out.print(f"[bold]{escape(title)}[/]", highlight=False)  # a table's own title wraps at the table's width
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        found.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        # Figures stay whole; names fold.
+        is_short = index > 0 and all(len(row[index]) <= WHOLE for row in rows)
+        found.add_column(column, justify="left" if index == 0 else "right", overflow="fold", no_wrap=is_short)
     for row in rows:
         found.add_row(*(escape(cell) for cell in row))
     out.print(found)

@@ -168,6 +168,12 @@ JSON = Annotated[
 ]
 
 
+def file_option(name: str, help: str) -> Option:
+    """The option for a file that a command writes beside its result."""
+    info = typer.Option(f"--{name}", help=help, dir_okay=False, rich_help_panel="Output")
+    return Option(name, (name,), Annotated[Path | None, info])
+
+
 def make_command(
     body: Callable[[dict[str, Any], Path | None, bool], None], options: list[Option], help: str
 ) -> Callable[..., None]:

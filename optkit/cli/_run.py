@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from optkit.cli import _console
+from optkit.core.errors import EXIT_OK
 
 if TYPE_CHECKING:
+    from optkit.cli._options import Option
     from optkit.core.types import Artifact
     from optkit.pipeline import Plan
 
@@ -35,12 +39,23 @@ class Done:
 
 
 @dataclass(frozen=True)
+class File:
+    """A file that a command writes where its option asks for it; `text` is what it holds."""
+
+    option: str
+    help: str
+    text: Callable[[Artifact], str]
+
+
+@dataclass(frozen=True)
 class StageCommand:
     """The command of a stage; its options are read from the stage's Config when they are needed.
 
     `show` prints the result for people, `to_json` says it to programs, `next_command(done)` is what to type
     next. `positional` and `hidden` are as in `stage_options`; `expand(options, load)` turns the step's
-    options, and those for model files, into several steps, the last of which is the result.
+    options, and those for model files, into several steps, the last of which is the result; `also` is a stage
+    whose options the command takes besides. `exit_code` is what the command ends with, once the result is shown;
+    `keeps` saves a measurement too without --out, `files` are what it writes beside the result.
     """
 
     stage: str
@@ -51,22 +66,43 @@ class StageCommand:
     positional: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     expand: Callable[[dict[str, Any], dict[str, Any]], Steps] | None = None
+    exit_code: Callable[[Artifact], int] = lambda artifact: EXIT_OK
+    keeps: bool = False
+    also: str = ""
+    files: tuple[File, ...] = ()
 
     def build(self) -> Callable[..., None]:
         """The function that typer calls."""
-        from optkit.cli._options import make_command, nest, stage_options
+        from optkit.cli._options import file_option, make_command, nest, stage_options
 
         own, load = stage_options(self.stage, self.positional, self.hidden)
+        besides: list[Option] = []
+        if self.also:
+            taken = {option.name for option in own}
+            besides, load = stage_options(self.also, self.positional, self.hidden)
+            besides, load = ([one for one in found if one.name not in taken] for found in (besides, load))
+            own += besides
 
         def body(values: dict[str, Any], out: Path | None, as_json: bool) -> None:
-            self._run(nest(own, values), nest(load, values), out, as_json)
+            # `expand` sees what was asked of the other stage, not its defaults.
+            values |= {one.name: None for one in besides if values[one.name] == one.default}
+            files = {path: file.text for file in self.files if (path := values.get(file.option))}
+            self._run(nest(own, values), nest(load, values), out, as_json, files)
 
-        return make_command(body, own + load, self.help)
+        written = [file_option(file.option, file.help) for file in self.files]
+        return make_command(body, own + load + written, self.help)
 
-    def _run(self, options: dict[str, Any], load: dict[str, Any], out: Path | None, as_json: bool) -> None:
+    def _run(
+        self,
+        options: dict[str, Any],
+        load: dict[str, Any],
+        out: Path | None,
+        as_json: bool,
+        files: dict[Path, Callable[[Artifact], str]],
+    ) -> None:
         from optkit import pipeline
         from optkit.core.machine import process_rank
-        from optkit.core.store import Store, copy_artifact
+        from optkit.core.store import Store, copy_artifact, write_atomically
         from optkit.recipe import recipe_from_value
 
         steps = self.expand(options, load) if self.expand else {self.stage: {"stage": self.stage, **options}}
@@ -75,25 +111,37 @@ class StageCommand:
         last = list(plan.steps)[-1]
         measures = plan.steps[last].config.measures
         where = out or RUNS / self.stage
-        is_kept = out is not None or not measures
+        is_kept = out is not None or not measures or self.keeps
         if is_kept:
             _check_target(where, plan)
+        interrupted = None
         with _console.ConsoleReporter() as reporter:
             # A measurement is asked for to be made now; a model is the same one when made again.
-            fresh = frozenset({last} if measures else ())
-            artifact = pipeline.run(plan, reporter, fresh)[last]
+            fresh = frozenset(name for name, step in plan.steps.items() if measures and step.config.measures)
+            try:
+                artifact = pipeline.run(plan, reporter, fresh)[last]
+            except pipeline.Interrupted as error:
+                if error.step != last:
+                    raise
+                interrupted, artifact = error, error.artifact
         if process_rank():  # the main process shows and keeps what all have worked on
             return
         if is_kept:
             copy_artifact(artifact, where)
+        for path, text in files.items():
+            write_atomically(path, text(artifact))
         if as_json:
             _console.print_json(self.to_json(artifact) | ({"path": str(where)} if is_kept else {}))
         else:
             self.show(artifact)
             if is_kept:
                 _console.err.print(f"saved in {where}", highlight=False)
+        if interrupted:
+            raise interrupted
         done = Done(artifact, shlex.quote(str(where)), shlex.join(_models(plan)), _data_flag(plan))
         _console.next_command(self.next_command(done))
+        if code := self.exit_code(artifact):
+            raise typer.Exit(code)
 
 
 def _check_target(where: Path, plan: Plan) -> None:
@@ -112,12 +160,14 @@ def _check_target(where: Path, plan: Plan) -> None:
 
 
 def _models(plan: Plan) -> list[str]:
-    """The models that were given, in order; what the command's own steps hand on is not among them."""
+    """The models that were given, in order, or the measurements; what the command's own steps hand on is not among
+    them."""
     given = {name: artifact.format for name, artifact in plan.given.items()}
     loaded = {name: step.format for name, step in plan.steps.items() if name not in plan.recipe.steps}
     inputs = [name for step in plan.steps.values() for names in step.inputs.values() for name in names]
     formats = given | loaded
-    return [name for name in dict.fromkeys(inputs) if name in formats and formats[name].is_model]
+    models = [name for name in dict.fromkeys(inputs) if name in formats and formats[name].is_model]
+    return models or list(plan.given)
 
 
 def _data_flag(plan: Plan) -> str:

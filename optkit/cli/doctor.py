@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from optkit.cli import _console
-from optkit.cli.list import unavailable_runtimes
+from optkit.cli.list import runtime_rows, unavailable_runtimes
 from optkit.core import machine
 
 HELP = """Say what this machine is, what is installed, and what is missing for which command.
@@ -23,7 +23,7 @@ HELP = """Say what this machine is, what is installed, and what is missing for w
 
 EXTRAS = {
     "onnxruntime": "quantize, and bench, evaluate and predict of ONNX files: pip install 'optkit[cpu]'",
-    "openvino": "bench with --runtimes openvino: pip install 'optkit[cpu]'",
+    "openvino": "bench with --runtimes openvino, openvino:throughput: pip install 'optkit[cpu]'",
     "tensorrt-rtx": "engines for RTX GPUs, built on any machine: pip install 'optkit[rtx]'",
     "tensorrt": "engines for NVIDIA GPUs, built on a GPU machine: pip install 'optkit[gpu]'",
     "scikit-learn": "the built-in data set 'digits': pip install 'optkit[demo]'",
@@ -49,11 +49,7 @@ def command(
     ]
     _console.table("machine", ["fact", "value"], rows)
     _console.table("packages", ["package", "version"], [[name, found] for name, found in packages.items()])
-    _console.table(
-        "runtimes",
-        ["runtime", "state"],
-        [[name, why or "available"] for name, why in unavailable_runtimes().items()],
-    )
+    _console.table("runtimes", ["runtime", "what it is, or why it is not here"], runtime_rows())
     for line in advice:
         _console.out.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
     _console.next_command("optkit run recipes/quickstart.yaml")
@@ -67,6 +63,11 @@ def _advice(facts: dict[str, Any]) -> list[str]:
     ]
     if not facts["gpus"]:
         found.append("No NVIDIA GPU is visible: engines can be built with tensorrt-rtx, but not executed.")
+    elif machine.version("nvidia-ml-py") is None:
+        found.append(
+            "nvidia-ml-py is not installed; bench asks it for the GPU's clock, power and memory: "
+            "pip install nvidia-ml-py"
+        )
     features = set(facts["cpu_features"])
     if not features & {"avx512_vnni", "avx_vnni", "amx_int8"}:
         found.append("This CPU has no VNNI: INT8 gains little here, and U8S8 products may saturate.")

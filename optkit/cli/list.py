@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ HELP = """List stages, runtimes and plug-ins, and why a runtime is not available
 """
 
 STAGES = "optkit.stages"
+RUNTIMES = "optkit.runtimes"
 PLUGINS = {
     "data sources": "optkit.data.sources",
     "distillation losses": "optkit.train.losses",
@@ -34,22 +36,36 @@ def command(
 ) -> None:
     """What this installation has."""
     plugins = {kind: discover.names(package) for kind, package in PLUGINS.items()}
-    runtimes = unavailable_runtimes()
     if as_json:
-        _console.print_json({"stages": discover.names(STAGES), **plugins, "runtimes": runtimes})
+        _console.print_json({"stages": discover.names(STAGES), **plugins, "runtimes": unavailable_runtimes()})
         return
     rows = [["stages", ", ".join(discover.names(STAGES))]]
     rows += [[kind, ", ".join(names)] for kind, names in plugins.items()]
     _console.table("plug-ins", ["kind", "names"], rows)
-    _console.table(
-        "runtimes", ["runtime", "state"], [[name, why or "available"] for name, why in runtimes.items()]
-    )
+    _console.table("runtimes", ["runtime", "what it is, or why it is not here"], runtime_rows())
     _console.next_command("optkit doctor")
 
 
+def _runtimes() -> list[tuple[str, ModuleType, str]]:
+    """Every runtime with each of its variants: the name that the options take, the module, the variant."""
+    found = []
+    for name in discover.names(RUNTIMES):
+        module = discover.load(RUNTIMES, name, "runtime")
+        variants = [(f"{name}:{variant}", module, variant) for variant in module.VARIANTS]
+        found += variants or [(name, module, "")]
+    return found
+
+
 def unavailable_runtimes() -> dict[str, str | None]:
-    """Every runtime with the reason why it cannot run here, None when it can."""
-    return {
-        name: discover.load("optkit.runtimes", name, "runtime").unavailable()
-        for name in discover.names("optkit.runtimes")
-    }
+    """Every runtime and variant with the reason why it cannot run here, None when it can."""
+    return {name: module.unavailable(variant) for name, module, variant in _runtimes()}
+
+
+def runtime_rows() -> list[list[str]]:
+    """The same for people, with what a variant is; a runtime's default one is marked."""
+    rows = []
+    for name, module, variant in _runtimes():
+        why = module.unavailable(variant)
+        mark = " (default)" if variant and variant == next(iter(module.VARIANTS)) else ""
+        rows.append([name + mark, f"not here: {why}" if why else module.VARIANTS.get(variant, "available")])
+    return rows

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from optkit.cli import _console
+from optkit.cli import _console, bench, gate
 from optkit.cli._run import RUNS, STORE
-from optkit.core.errors import UsageError
+from optkit.core.errors import EXIT_OK, UsageError
 from optkit.core.machine import process_rank
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ MARKER = ".optkit-run"  # in every folder that `optkit run` made: which sub-fold
 
 HELP = """Run a recipe: every step that is not done yet, then the report.
 
-A run that was cut off goes on where it stopped when the command is given again.
+A run that was cut off goes on where it stopped when the command is given again. A recipe with a `budget:` ends as
+`optkit gate` does: exit code 1 when a limit is broken, 5 when the measurement cannot tell.
 
 [bold]Examples[/]
 
@@ -50,17 +51,29 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run; default: runs/<name of the recipe>.")
     ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(
+            "--junit", dir_okay=False, help="Write the budget's verdicts as JUnit XML, to this file."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout; progress on stderr.")
     ] = False,
 ) -> None:
-    """Plan, run and report."""
+    """Plan, run and report; the budget decides the exit code."""
     from optkit import pipeline, recipe
-    from optkit.core.store import Store, copy_artifact
+    from optkit.core.store import Store, copy_artifact, write_atomically
+    from optkit.report.junit import junit as to_junit
 
     settings = list(overrides or []) + ([f"seed={seed}"] if seed is not None else [])
     loaded = recipe.recipe_from_yaml(recipe_file, settings)
     plan = pipeline.plan(loaded, Store(STORE))
+    if junit is not None and not any(step.stage == pipeline.GATE for step in plan.steps.values()):
+        raise UsageError(
+            "--junit writes the verdicts of a budget, and the recipe has none.",
+            hint="Add one: `budget: {max_drop: 0.5}`.",
+        )
     folder = out or RUNS / loaded.name
     if dry_run:
         _show_plan(plan, as_json)
@@ -76,14 +89,34 @@ def command(
         )
     if process_rank():  # the main process shows what all have worked on
         return
+    gates = {name: one for name, one in artifacts.items() if one.manifest.stage == pipeline.GATE}
+    if junit is not None:
+        write_atomically(junit, to_junit([one.manifest for one in gates.values()]))
+    _finish(folder, artifacts, gates, as_json)
+    _console.next_command(f"optkit report {shlex.quote(str(folder))}")
+    codes = {gate.exit_code(one) for one in gates.values()}
+    codes |= {bench.exit_code(one) for one in artifacts.values() if one.manifest.stage == pipeline.BENCH}
+    if codes - {EXIT_OK}:
+        raise typer.Exit(min(codes - {EXIT_OK}))  # broken before undecided
+
+
+def _finish(folder: Path, artifacts: dict[str, Artifact], gates: dict[str, Artifact], as_json: bool) -> None:
+    """Write the report, and say what it says."""
     summary, paths = _report(folder)
     if as_json:
-        report = json.loads(paths["json"].read_text())
-        _console.print_json({"run": str(folder), "report": str(paths["html"]), "rows": report["rows"]})
-    else:
-        _show_results(artifacts, summary)
-        _console.out.print(f"report: {paths['html']}", highlight=False, soft_wrap=True)
-    _console.next_command(f"optkit report {shlex.quote(str(folder))}")
+        _console.print_json(
+            {
+                "run": str(folder),
+                "report": str(paths["html"]),
+                "rows": json.loads(paths["json"].read_text())["rows"],
+                "gates": {name: one.manifest.details for name, one in gates.items()},
+            }
+        )
+        return
+    _show_results(artifacts, summary)
+    for one in gates.values():
+        gate.show(one)
+    _console.out.print(f"report: {paths['html']}", highlight=False, soft_wrap=True)
 
 
 def _folder_names(steps: list[str]) -> dict[str, str]:

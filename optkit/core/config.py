@@ -21,6 +21,15 @@ class Input:
     optional: bool = False
 
 
+@dataclass(frozen=True)
+class Source:
+    """The step that will make an input: its stage, its config, and the names of its own inputs by role."""
+
+    stage: str
+    config: StageConfig
+    inputs: dict[str, tuple[str, ...]]
+
+
 class Config(Record):
     """A group of options. Subclasses add fields with defaults and descriptions."""
 
@@ -52,6 +61,9 @@ class StageConfig(Config):
     measures: ClassVar[bool] = False
 
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+
+    def check_sources(self, sources: dict[str, list[Source]]) -> None:
+        """Every check of the steps that will make the inputs, by role; artifacts made earlier are not among them."""
 
     def produces(self) -> Format:
         """Format of the artifact this stage makes."""

@@ -16,7 +16,8 @@ def names(package: str) -> list[str]:
     if spec is None or spec.submodule_search_locations is None:
         raise ValueError(f"{package} is not a package")
     found = pkgutil.iter_modules(spec.submodule_search_locations)
-    return sorted(module.name for module in found if module.name not in ("base", "config", "stage"))
+    shared = ("base", "config", "stage")
+    return sorted(one.name for one in found if one.name not in shared and not one.name.startswith("_"))
 
 
 def load(package: str, name: str, kind: str) -> ModuleType:

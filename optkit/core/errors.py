@@ -10,6 +10,7 @@ EXIT_FAILED = 1  # a check was made, and what it looked at did not pass
 EXIT_USAGE = 2
 EXIT_MISSING = 3
 EXIT_INPUT = 4
+EXIT_UNDECIDED = 5  # a check was made, and what was measured does not suffice to say
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 

@@ -23,6 +23,7 @@ PACKAGES = (
     "onnxscript",
     "onnxruntime",
     "onnxruntime-gpu",
+    "onnxruntime-openvino",
     "openvino",
     "tensorrt",
     "tensorrt-rtx",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from pathlib import Path
 
 from optkit.core import discover, fingerprint
@@ -62,7 +61,9 @@ def check(path: str) -> None:
 
 def revision(path: str) -> str:
     """The commit of a data set of the hub, from the hub or, without network, from the local cache."""
-    from huggingface_hub import constants, get_token  # heavy
+    import urllib.request  # slow to import, as is the next one, and most data is on the disk
+
+    from huggingface_hub import constants, get_token
 
     name, _ = hub_name(path)
     address = f"{constants.ENDPOINT}/api/datasets/{name}"

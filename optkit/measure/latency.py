@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +55,7 @@ def measure_latency(
     A turn is a burst of calls. Its first call finds the caches and threads of another session and is not
     counted, unless one call fills the burst. `progress` gets the number of new samples after every turn.
     """
-    with _no_garbage_collection():
+    with no_garbage_collection():
         steady = [_warm_up(subject, seconds * 1000) for subject in subjects]
         waiting = subjects
         while waiting := [subject for subject in waiting if not subject.done(seconds * 1000)]:
@@ -65,32 +65,54 @@ def measure_latency(
     return [_measurement(subject, calm) for subject, calm in zip(subjects, steady, strict=True)]
 
 
+clock_ns = time.perf_counter_ns
+
+
 def _time_ms(call: Callable[[], object]) -> float:
-    started = time.perf_counter_ns()
+    started = clock_ns()
     call()
-    return (time.perf_counter_ns() - started) / 1e6
+    return (clock_ns() - started) / 1e6
 
 
 def _warm_up(subject: Subject, budget_ms: float) -> bool:
-    """Call until two windows in a row agree; False when calls or time ran out before."""
-    calls = subject.warm_up
-    while len(calls) < MAX_WARM_UP:
-        calls.append(_time_ms(subject.call))
-        if len(calls) >= 2 * WINDOW:
-            before = statistics.median(calls[-2 * WINDOW : -WINDOW])
-            now = statistics.median(calls[-WINDOW:])
+    subject.warm_up, steady = warm_up(subject.call, budget_ms, subject.warm_up)
+    return steady
+
+
+def warm_up(
+    call: Callable[[], object], budget_ms: float, calls: Sequence[float] = ()
+) -> tuple[list[float], bool]:
+    """Call until two windows in a row agree; (milliseconds of every call, False when calls or time ran out before).
+
+    `calls` are those that were made already.
+    """
+    times = list(calls)
+    while len(times) < MAX_WARM_UP:
+        times.append(_time_ms(call))
+        if len(times) >= 2 * WINDOW:
+            before = statistics.median(times[-2 * WINDOW : -WINDOW])
+            now = statistics.median(times[-WINDOW:])
             if abs(now - before) <= STEADY * before:
-                return True
-            if sum(calls) > budget_ms:
-                return False
-    return False
+                return times, True
+            if sum(times) > budget_ms:
+                return times, False
+    return times, False
+
+
+def typical_ms(warm_up_times: Sequence[float]) -> float:
+    """Milliseconds of a call once it is warm, never 0."""
+    return max(statistics.median(warm_up_times[-WINDOW:]), 1e-3)
+
+
+def burst(call: Callable[[], object], count: int) -> list[float]:
+    """Milliseconds of every one of `count` calls in a row."""
+    return [_time_ms(call) for _ in range(count)]
 
 
 def _burst(subject: Subject, milliseconds: float) -> int:
-    typical_ms = statistics.median(subject.warm_up[-WINDOW:])
-    count = max(1, round(milliseconds / max(typical_ms, 1e-3)))
+    count = max(1, round(milliseconds / typical_ms(subject.warm_up)))
     count = min(count, MAX_SAMPLES - len(subject.samples_ms) + 1)
-    times = [_time_ms(subject.call) for _ in range(count)]
+    times = burst(subject.call, count)
     subject.spent_ms += sum(times)
     counted = times[1:] if count > 1 else times
     subject.samples_ms += counted
@@ -98,7 +120,7 @@ def _burst(subject: Subject, milliseconds: float) -> int:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Python's collector would add its pauses to random calls."""
     enabled = gc.isenabled()
     gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,28 @@ from pydantic import ValidationError
 from optkit.core.errors import InputError, UsageError, closest
 from optkit.core.store import read_manifest
 from optkit.core.types import MANIFEST
+from optkit.report.bench_schema import Bench
+from optkit.report.benches import KEPT, benches
 from optkit.report.compare import with_deltas, with_front
 from optkit.report.datacard import data_cards
+from optkit.report.estimates import estimates
 from optkit.report.findings import evaluations, explanations
+from optkit.report.gate import gates
 from optkit.report.quantisation import quantized
 from optkit.report.schema import Evaluation, Machine, Report, Row, Step, Warned
 
 RECIPE = "recipe.yaml"
 ROWS = "rows"  # where a bench manifest's `details` keep them
-ANSWERS = (
-    "files",
-    "labels",
-    "predictions",
-    "confusion",
-)  # of an evaluate manifest: one entry an image or more
+# By stage: what of the details the steps of a report go without.
+LEFT_OUT = {
+    "evaluate": ("files", "labels", "predictions", "confusion"),  # one entry an image or more
+    "bench": KEPT,  # they are in the report's `benches`
+}
 
 
 def collect(run_dir: Path, baseline: str | None = None) -> Report:
     """Read the artifacts in `run_dir`; `baseline` is a model's name, by default that of the first row."""
-    steps = _read_steps(run_dir)
+    steps = read_steps(run_dir)
     rows = [row for step in steps for row in _bench_rows(step)]
     names = list(dict.fromkeys(row.name for row in rows if row.computes))
     if baseline is not None and baseline not in names:
@@ -38,13 +42,14 @@ def collect(run_dir: Path, baseline: str | None = None) -> Report:
     unbenched = _unbenched_rows(steps, {row.key for row in rows})
     evaluated = evaluations(steps)
     comparable = _comparable(evaluated, [*rows, *unbenched], steps)
-    rows = with_front(with_deltas([_with_top1(row, comparable) for row in rows], first, steps))
+    benched = benches(steps)
+    rows = with_front(with_deltas([_with_top1(row, comparable) for row in rows], first, steps, benched))
     unbenched = [_with_top1(row, comparable) for row in unbenched]
     machines = _machines(steps)
     recipe = run_dir / RECIPE
     return Report(
         name=run_dir.resolve().name,
-        folder=str(run_dir),
+        folder=str(_pictures_of(run_dir)),
         baseline=first,
         rows=(*rows, *unbenched),
         steps=tuple(_without_samples(step) for step in steps),
@@ -52,21 +57,26 @@ def collect(run_dir: Path, baseline: str | None = None) -> Report:
         explanations=tuple(explanations(steps)),
         data=tuple(data_cards(steps)),
         quantized=tuple(quantized(steps)),
-        warnings=tuple(_warnings(steps, machines)),
+        benches=tuple(benched),
+        gates=tuple(gates(steps)),
+        estimates=tuple(estimates(steps)),
+        warnings=tuple(_warnings(steps, benched, machines)),
         machines=tuple(machines),
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None,
         commands=tuple(_commands(run_dir, machines)),
     )
 
 
+def _pictures_of(run_dir: Path) -> Path:
+    """The folder that has a folder for each step."""
+    return run_dir.resolve().parent if (run_dir / MANIFEST).is_file() else run_dir
+
+
 def _without_samples(step: Step) -> Step:
-    """The step without the answers to single images, which its manifest file keeps."""
+    """The step without its raw samples, which its manifest file keeps, and without what the report has besides."""
     manifest = step.manifest
-    details = {
-        name: value
-        for name, value in manifest.details.items()
-        if manifest.stage != "evaluate" or name not in ANSWERS
-    }
+    left_out = LEFT_OUT.get(manifest.stage, ())
+    details = {name: value for name, value in manifest.details.items() if name not in left_out}
     return step.model_copy(
         update={"manifest": manifest.model_copy(update={"measurements": (), "details": details})}
     )
@@ -75,14 +85,14 @@ def _without_samples(step: Step) -> Step:
 def _comparable(evaluated: list[Evaluation], rows: list[Row], steps: list[Step]) -> list[Evaluation]:
     """The evaluations that may stand in one table: on validation images of the data that the rows' own figures
     are of or, where no row has any, that the first evaluation used."""
-    data = {step.name: _images_of(step) for step in steps}
+    data = {step.name: images_of(step) for step in steps}
     usable = [evaluation for evaluation in evaluated if evaluation.split != "train"]
     own = [data[row.bench or row.name] for row in rows if row.computes and row.top1 is not None]
     wanted = own or [data[evaluation.step] for evaluation in usable[:1]]
     return [one for one in usable if all(data[one.step] == other for other in wanted)]
 
 
-def _images_of(step: Step) -> dict[str, Any]:
+def images_of(step: Step) -> dict[str, Any]:
     """What of a step's config decides on which images it measures."""
     data = step.manifest.config.get("data")
     return (
@@ -105,15 +115,16 @@ def _with_top1(row: Row, evaluated: list[Evaluation]) -> Row:
     return row
 
 
-def _read_steps(run_dir: Path) -> list[Step]:
+def read_steps(run_dir: Path) -> list[Step]:
     """The steps in the order of their lineage, and by the time they were made where that leaves a choice."""
     if not run_dir.is_dir():
         raise InputError(
             f"There is no run folder {str(run_dir)!r}.", hint="Give a folder that `optkit run` wrote."
         )
+    is_artifact = (run_dir / MANIFEST).is_file()  # the result of a single command
     found = {
         folder.name: read_manifest(folder)
-        for folder in sorted(run_dir.iterdir())
+        for folder in ([run_dir.resolve()] if is_artifact else sorted(run_dir.iterdir()))
         if not folder.name.startswith(".") and (folder / MANIFEST).is_file()
     }
     if not found:
@@ -211,8 +222,10 @@ def _machines(steps: list[Step]) -> list[Machine]:
     return [Machine(facts=facts, packages=packages, steps=tuple(names)) for facts, packages, names in found]
 
 
-def _warnings(steps: list[Step], machines: list[Machine]) -> list[Warned]:
+def _warnings(steps: list[Step], benched: list[Bench], machines: list[Machine]) -> list[Warned]:
     warnings = [Warned(step=step.name, text=text) for step in steps for text in step.manifest.warnings]
+    told = [warned.text for warned in warnings]
+    warnings = [crash for bench in benched for crash in _crashes(bench, told)] + warnings
     benches = {step.name for step in steps if step.manifest.stage == "bench"}
     hardware = [
         (machine.facts.get("cpu"), machine.facts.get("gpus"))
@@ -223,6 +236,15 @@ def _warnings(steps: list[Step], machines: list[Machine]) -> list[Warned]:
         text = "The bench steps ran on different machines: do not compare latencies between them."
         warnings.insert(0, Warned(step="", text=text))
     return warnings
+
+
+def _crashes(bench: Bench, told: Sequence[str]) -> list[Warned]:
+    """The processes that failed, as far as the step's own warnings have not `told` of them."""
+    return [
+        Warned(step=bench.step, text=f"crashed: {failed.name} in {failed.runtime}: {failed.why}")
+        for failed in bench.failed
+        if not any(failed.name in text and failed.why in text for text in told)
+    ]
 
 
 def _commands(run_dir: Path, machines: list[Machine]) -> list[str]:

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 from typing import Any
 
-from optkit.report.schema import Delta, Interval, Number, Row, Step
+from optkit.core.score import score_interval
+from optkit.report.base import Interval, Number
+from optkit.report.bench_schema import Bench, Comparison
+from optkit.report.schema import Delta, Row, Step
 
 Answers = dict[
     tuple[str, Any, Any], tuple[float, ...]
 ]  # by bench step, key and runtime: 1 for a right answer
+Comparisons = dict[
+    tuple[str, str, str, int | None], list[Comparison]
+]  # by bench step, name, runtime and batch
 Z95 = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What bench steps say about pairs of rows."""
+
+    answers: Answers
+    comparisons: Comparisons
+
+    def comparison(self, row: Row, reference: Row) -> Comparison | None:
+        """How the two were timed side by side."""
+        same = self.comparisons.get((row.bench, row.name, row.runtime, row.batch), ())
+        wanted = (reference.name, reference.runtime)
+        return next((one for one in same if (one.reference.name, one.reference.runtime) == wanted), None)
 
 
 def unpaired_interval(top1: float, n: int, reference: float, reference_n: int) -> Interval:
@@ -29,13 +50,23 @@ def unpaired_interval(top1: float, n: int, reference: float, reference_n: int) -
 
 
 def paired_interval(only_reference: int, only_this: int, n: int) -> Interval:
-    """95 % interval of the difference of two shares on the same `n` images.
+    """95 % interval of the difference of two shares on the same `n` images, as bench and gate have it.
 
-    `only_reference` and `only_this` count the images that one model alone got right. Normal approximation
-    with one image added to each (Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37).
+    `only_reference` and `only_this` count the images that one model alone got right.
     """
-    lost, won, total = (only_reference + 1) / (n + 2), (only_this + 1) / (n + 2), n + 2
-    return _around(won - lost, sqrt((won + lost - (won - lost) ** 2) / total))
+    low, high = score_interval(only_reference, only_this, n, Z95)
+    return -high, -low
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """The chance of a split at least this uneven if both models were equally good (exact, two-sided)."""
+    changed = lost + won
+    term = tail = 1
+    for place in range(min(lost, won)):
+        term = term * (changed - place) // (place + 1)
+        tail += term
+    chance: float = 2 * tail / 2**changed
+    return min(1.0, chance)
 
 
 def _around(difference: float, error: float) -> Interval:
@@ -54,10 +85,10 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return sorted(front, key=lambda index: points[index])
 
 
-def with_deltas(rows: list[Row], baseline: str | None, steps: list[Step]) -> list[Row]:
+def with_deltas(rows: list[Row], baseline: str | None, steps: list[Step], benches: list[Bench]) -> list[Row]:
     """Every row compared with the model called `baseline`, and with the nearest model it was made from."""
-    answers = _answers(steps)
-    return [_compared(row, rows, baseline, steps, answers) for row in rows]
+    evidence = Evidence(_answers(steps), _comparisons(benches))
+    return [_compared(row, rows, baseline, steps, evidence) for row in rows]
 
 
 def _answers(steps: list[Step]) -> Answers:
@@ -74,35 +105,48 @@ def _answers(steps: list[Step]) -> Answers:
     }
 
 
-def _compared(row: Row, rows: list[Row], baseline: str | None, steps: list[Step], answers: Answers) -> Row:
+def _comparisons(benches: list[Bench]) -> Comparisons:
+    found: Comparisons = {}
+    for bench in benches:
+        for one in bench.comparisons:
+            found.setdefault((bench.step, one.name, one.runtime, one.batch), []).append(one)
+    return found
+
+
+def _compared(row: Row, rows: list[Row], baseline: str | None, steps: list[Step], evidence: Evidence) -> Row:
     """`row` against the baseline, and against its nearest source that ran in the same runtime."""
     if not row.computes:
         return row
     rows = [other for other in rows if other.computes]
-    against_baseline = _reference([other for other in rows if other.name == baseline], row)
+    against_baseline = _reference([other for other in rows if other.name == baseline], row, evidence)
     against_source = None
     for key in _ancestors(row.key, steps):
         same = [other for other in rows if other.key == key and other.runtime == row.runtime]
-        if found := _reference(same, row):
-            against_source = _delta(row, found, answers)
+        if found := _reference(same, row, evidence):
+            against_source = _delta(row, found, evidence)
             break
     return row.model_copy(
         update={
-            "against_baseline": _delta(row, against_baseline, answers) if against_baseline else None,
+            "against_baseline": _delta(row, against_baseline, evidence) if against_baseline else None,
             "against_source": against_source,
         }
     )
 
 
-def _reference(candidates: list[Row], row: Row) -> Row | None:
-    """The candidate that compares best: the same batch, then the same runtime, then one that was timed.
+def _reference(candidates: list[Row], row: Row, evidence: Evidence) -> Row | None:
+    """The candidate that compares best: the same batch, then one with a verdict of the bench, then the same
+    runtime, then one that was timed.
 
     A candidate in another runtime is compared with the first candidate.
     """
     others = [other for other in candidates if other.batch == row.batch]
     if row in others:
         return others[0] if others[0] != row else None
-    return min(others, key=lambda other: (other.runtime != row.runtime, other.p50 is None), default=None)
+
+    def order(other: Row) -> tuple[bool, bool, bool]:
+        return not evidence.comparison(row, other), other.runtime != row.runtime, other.p50 is None
+
+    return min(others, key=order, default=None)
 
 
 def _ancestors(key: str, steps: list[Step]) -> list[str]:
@@ -118,8 +162,8 @@ def _ancestors(key: str, steps: list[Step]) -> list[str]:
     return list(found)
 
 
-def _delta(row: Row, reference: Row, answers: Answers) -> Delta:
-    interval, images, paired = _difference(row, reference, answers)
+def _delta(row: Row, reference: Row, evidence: Evidence) -> Delta:
+    timed = evidence.comparison(row, reference)
     known = row.top1 is not None and reference.top1 is not None
     return Delta(
         reference=reference.name,
@@ -127,29 +171,42 @@ def _delta(row: Row, reference: Row, answers: Answers) -> Delta:
         reference_precision=reference.precision,
         reference_runtime=reference.runtime,
         runtime=row.runtime,
-        speedup=_ratio(reference.p50, row.p50),
+        speedup=1 / timed.ratio if timed and timed.ratio > 0 else _ratio(reference.p50, row.p50),
+        latency_interval=timed.interval if timed else None,
+        verdict=timed.verdict if timed else None,
+        rounds=timed.rounds if timed else None,
         top1_difference=(row.top1 or 0) - (reference.top1 or 0) if known else None,
-        top1_interval=interval,
-        n=images,
-        paired=paired,
+        **_difference(row, reference, evidence.answers),
         size_ratio=_ratio(row.size_bytes, reference.size_bytes),
         macs_ratio=_ratio(row.macs, reference.macs),
     )
 
 
-def _difference(row: Row, reference: Row, answers: Answers) -> tuple[Interval | None, int | None, bool]:
-    """Interval of the top-1 difference, its number of images, and whether these are the same ones."""
+def _difference(row: Row, reference: Row, answers: Answers) -> dict[str, Any]:
+    """Of a Delta: what can be said of the difference of top-1, image by image where both saw the same ones."""
     if row.top1 is None or reference.top1 is None or not row.n or not reference.n:
-        return None, None, False
+        return {}
     this = answers.get((row.bench, row.key, row.runtime), ())
     other = answers.get((reference.bench, reference.key, reference.runtime), ())
     # A bench step shows the same images to every model.
     if row.bench == reference.bench and len(this) == len(other) == row.n:
-        pairs = list(zip(other, this, strict=True))
-        interval = paired_interval(pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0)), row.n)
-        return interval, row.n, True
+        return paired_difference(other, this)
     interval = unpaired_interval(row.top1, row.n, reference.top1, reference.n)
-    return interval, min(row.n, reference.n), False
+    return {"top1_interval": interval, "n": min(row.n, reference.n)}
+
+
+def paired_difference(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """Of a Delta: the fields that answers to the same images give, 1 for a right one."""
+    pairs, n = list(zip(before, after, strict=True)), len(before)
+    lost, won = pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0))
+    return {
+        "top1_interval": paired_interval(lost, won, n),
+        "n": n,
+        "paired": True,
+        "lost": lost,
+        "won": won,
+        "p_value": mcnemar(lost, won),
+    }
 
 
 def _ratio(value: Number | None, reference: Number | None) -> float | None:

@@ -7,19 +7,20 @@ from typing import Any
 from pydantic import AliasChoices, ConfigDict, Field, field_validator
 
 from optkit.core.types import Manifest, Record
-from optkit.report.base import Finding
+from optkit.report.base import NO_REASON, Finding, Interval, Number
+from optkit.report.bench_schema import Bench, Energy, Estimate, Memory, Offline, Server, Verdict
+from optkit.report.gate_schema import Gate
 from optkit.report.quantisation_schema import Quantized
-
-Interval = tuple[float, float]
-Number = int | float
 
 
 class Delta(Record):
     """A row against a reference row. Latencies are compared at the same batch, and the runtimes are named.
 
-    `speedup` is the reference's p50 divided by this row's. `top1_difference` and its 95 % interval are
-    shares (0.01 is a point) on `n` images, `paired` when both answered the same ones. The ratios are this
-    row's bytes and MACs by the reference's.
+    `speedup` is the reference's p50 divided by this row's; where the bench timed the two side by side, what it
+    says of their rounds, with `latency_interval` (of this latency by the reference's) and its `verdict`.
+    `top1_difference` and its 95 % interval are shares (0.01 is a point) on `n` images, `paired` when both
+    answered the same ones: then `lost` and `won` count the images that changed, and `p_value` is McNemar's.
+    The ratios are this row's bytes and MACs by the reference's. `not_comparable` says why the latencies are not.
     """
 
     reference: str
@@ -28,22 +29,34 @@ class Delta(Record):
     reference_runtime: str
     runtime: str
     speedup: float | None = None
+    latency_interval: Interval | None = None
+    verdict: Verdict | None = None
+    rounds: int | None = None
+    not_comparable: str = ""
     top1_difference: float | None = None
     top1_interval: Interval | None = None
     n: int | None = None
     paired: bool = False
+    lost: int | None = None
+    won: int | None = None
+    p_value: float | None = None
     size_ratio: float | None = None
     macs_ratio: float | None = None
+
+
+def _known(value: Any) -> Any:
+    return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
 class Row(Record):
     """One model in one runtime at one batch size, as a bench step measured it, or a model nobody benched.
 
-    `not_measured` says why a field is empty; `indicative` names percentiles that rest on few samples. Where
-    `computes` is False the answers and times are not the model's, and the row is compared with nothing.
+    `not_measured` says why a field is empty, `refused` why a percentile is; `indicative` names percentiles that
+    rest on few samples. Where `computes` is False the answers and times are not the model's, and the row is
+    compared with nothing.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     name: str
     key: str
@@ -53,12 +66,22 @@ class Row(Record):
     computes: bool = True
     batch: int | None = None
     latency_ms: dict[str, float] | None = None
+    latency_intervals: dict[str, Interval] = Field(default_factory=dict)
+    refused: dict[str, str] = Field(default_factory=dict)
+    samples: int | None = None
     throughput: float | None = None
+    offline: Offline | None = None
+    server: Server | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
     top1: float | None = None
     top1_interval: Interval | None = None
     n: int | None = None
+    ece: float | None = None
+    ece_interval: Interval | None = None
     macs: Number | None = None
     params: Number | None = None
+    activations: Number | None = None
     size_bytes: int | None = None
     agreement: float | None = None
     not_measured: dict[str, str] = Field(default_factory=dict)
@@ -74,15 +97,22 @@ class Row(Record):
     @classmethod
     def _drop_empty(cls, value: Any) -> Any:
         """Keep the percentiles that were measured; None where there is none."""
-        return {name: ms for name, ms in (value or {}).items() if ms is not None} or None
+        return _known(value) or None
+
+    @field_validator("latency_intervals", "refused", "not_measured", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: Any) -> Any:
+        """A dictionary that was not written; an interval that is not known."""
+        return _known(value) or {}
 
     @property
     def p50(self) -> float | None:
         return self.latency_ms.get("p50") if self.latency_ms else None
 
     def reason(self, field: str) -> str:
-        """Why `field` is empty."""
-        return self.not_measured.get(field) or "no reason was recorded"
+        """Why `field`, or a percentile, is empty."""
+        refused = self.refused.get("p50" if field == "latency_ms" else field)
+        return self.not_measured.get(field) or refused or NO_REASON
 
 
 class Step(Record):
@@ -239,6 +269,9 @@ class Report(Record):
     explanations: tuple[Explanation, ...]
     data: tuple[DataCard, ...]
     quantized: tuple[Quantized, ...]
+    benches: tuple[Bench, ...]
+    gates: tuple[Gate, ...]
+    estimates: tuple[Estimate, ...]
     warnings: tuple[Warned, ...]
     machines: tuple[Machine, ...]
     recipe: str | None

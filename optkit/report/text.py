@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from optkit.report.schema import Delta, Interval, Number, Report, Row
+from optkit.report.base import Interval, Number
+from optkit.report.gate_schema import PASS, Gate
+from optkit.report.schema import Delta, Report, Row
 
 NAME_ENDS = (20, 36)  # characters kept of a long node name, from its start and its end
 SAME_SPEED = 1.05  # below this ratio two latencies are called about the same
+CANNOT_TELL = "faster or slower: cannot tell"
+BUDGET_WORDS = {
+    "pass": "within budget",
+    "fail": "over budget",
+    "cannot tell": "cannot tell whether it is within budget",
+}
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -13,6 +21,11 @@ def figure(value: Number) -> str:
     """Three significant digits, without exponent."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{digits}f}".replace(",", "\u202f")
+
+
+def grouped(value: Number) -> str:
+    """A whole number in groups of three digits."""
+    return f"{round(value):,}".replace(",", "\u202f")
 
 
 def count(value: Number) -> str:
@@ -90,23 +103,61 @@ def verdict(delta: Delta) -> str:
 
 def accuracy_change(delta: Delta) -> str:
     """`accuracy −0.3 ± 0.8 points: no difference that 360 images can show`."""
+    change = accuracy_points(delta)
+    return f"{change}: {verdict(delta)}" if change else ""
+
+
+def accuracy_points(delta: Delta) -> str:
+    """`accuracy −0.3 ± 0.8 points`."""
     if delta.top1_difference is None:
         return ""
     margin = ""
     if delta.top1_interval:
         widest = max(abs(bound - delta.top1_difference) for bound in delta.top1_interval)
         margin = f" ± {100 * widest:.1f}"
-    return f"accuracy {points(delta.top1_difference)}{margin} points: {verdict(delta)}"
+    return f"accuracy {points(delta.top1_difference)}{margin} points"
 
 
 def speed_change(delta: Delta) -> str:
-    """`2.1× faster`; under 5 % of difference no more than `1.02× the speed`."""
+    """`2.1× faster`, as the bench's own verdict has it.
+
+    Where it gave none, under 5 % of difference no more than `1.02× the speed`.
+    """
     if delta.speedup is None:
         return ""
     ratio = max(delta.speedup, 1 / delta.speedup)
+    if delta.verdict == "cannot tell":
+        return f"{CANNOT_TELL} ({speedup_interval(delta) or f'{delta.speedup:.2f}×'})"
+    if delta.verdict:
+        return f"{times(ratio)} {delta.verdict}"
     if ratio < SAME_SPEED:
         return f"{delta.speedup:.2f}× the speed"
-    return f"{ratio:.{1 if ratio < 10 else 0}f}× {'faster' if delta.speedup > 1 else 'slower'}"
+    return f"{times(ratio)} {'faster' if delta.speedup > 1 else 'slower'}"
+
+
+def times(ratio: float) -> str:
+    """`3.1×`; near 1 with two digits, where one would hide the difference."""
+    return f"{ratio:.{2 if ratio < 1.2 else 1 if ratio < 10 else 0}f}×"
+
+
+def speedup_interval(delta: Delta) -> str:
+    """`0.97 – 1.04×` the speed of the reference."""
+    if not delta.latency_interval or min(delta.latency_interval) <= 0:
+        return ""
+    low, high = delta.latency_interval
+    return f"{factor(1 / high)} – {factor(1 / low)}×"
+
+
+def factor(ratio: float) -> str:
+    """A ratio of latencies; what a few rounds leave open can be without bounds."""
+    if ratio >= 1000:
+        return "over 1\u202f000"
+    return "under 0.001" if ratio < 0.001 else f"{ratio:.3g}"
+
+
+def p_value(value: float) -> str:
+    """`p = 0.031`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 
 def size_change(delta: Delta) -> str:
@@ -124,19 +175,25 @@ def runtimes(delta: Delta) -> str:
     return f"{delta.runtime} against {delta.reference_runtime}"
 
 
+def gate_of(report: Report, row: Row) -> Gate | None:
+    """The first gate that judged this row."""
+    return next((gate for gate in report.gates if gate.judges(row.name, row.runtime, row.batch)), None)
+
+
 def headline_row(report: Report) -> Row | None:
     """The fastest timed model that shows no loss of accuracy against what it was made from.
 
-    Without such a one, the fastest; among the rows of the smallest batch, the baseline excluded.
+    One that passed a gate comes first, then one that a gate judged at all. Without such a one, the fastest; among
+    the rows of the smallest batch, the baseline excluded.
     """
     timed = [row for row in report.rows if row.computes and row.p50 is not None and row.top1 is not None]
     timed = [row for row in timed if row.batch == min(other.batch or 0 for other in timed)]
     others = [row for row in timed if row.name != report.baseline]
 
-    def order(row: Row) -> tuple[bool, float]:
-        delta = row.against_source or row.against_baseline
+    def order(row: Row) -> tuple[bool, bool, bool, float]:
+        gate, delta = gate_of(report, row), row.against_source or row.against_baseline
         lost = bool(delta and delta.top1_interval and delta.top1_interval[1] < 0)
-        return lost, row.p50 or 0.0
+        return not (gate and gate.verdict == PASS), gate is None, lost, row.p50 or 0.0
 
     return min(others or timed, key=order, default=None)
 
@@ -147,24 +204,59 @@ def headline(report: Report) -> list[str]:
     if row is None:
         return _accuracy_headline(report)
     name = label(row.name, row.precision, row.format)
+    # What the bench has a verdict on comes first, then what the model was made from.
     deltas = [delta for delta in (row.against_source, row.against_baseline) if delta]
+    deltas.sort(key=lambda delta: delta.verdict is None)
+    gate = gate_of(report, row)
     if not deltas:
         top1, p50 = percent(row.top1 or 0), figure(row.p50 or 0)
-        return [f"{name}: {top1} top-1 and {p50} ms at batch {row.batch} in {row.runtime}."]
-    first = deltas[0]
-    speed, reference = speed_change(first), _reference(first)
-    link = "of" if speed.endswith("speed") else "than"
-    start = f"{speed} {link} {reference} {runtimes(first)}" if speed else f"against {reference}"
-    sentences = [f"{name}: {_changes(first, start)}."]
-    if len(deltas) == 2 and deltas[1].reference != first.reference:
+        end = f": {_budget(gate)}" if gate else ""
+        return [f"{name}: {top1} top-1 and {p50} ms at batch {row.batch} in {row.runtime}{end}."]
+    # A gate judges against its own reference: what it says belongs to the sentence about that one.
+    judged = next((delta for delta in deltas if gate and gate.baseline == delta.reference), deltas[0])
+    sentences = [
+        f"{name}: {_changes(deltas[0], _speed_against(deltas[0]), gate if judged is deltas[0] else None)}."
+    ]
+    if len(deltas) == 2 and deltas[1].reference != deltas[0].reference:
         speed = f"{speed_change(deltas[1])} ({runtimes(deltas[1])})" if deltas[1].speedup else ""
-        sentences.append(f"Against the baseline {_reference(deltas[1])}: {_changes(deltas[1], speed)}.")
+        changes = _changes(deltas[1], speed, gate if judged is deltas[1] else None)
+        role = "the baseline" if deltas[1] is row.against_baseline else "its source"
+        sentences.append(f"Against {role} {_reference(deltas[1])}: {changes}.")
     return sentences
+
+
+def _speed_against(delta: Delta) -> str:
+    """`2.1× faster than onnx (FP32 ONNX) in onnxruntime`."""
+    speed, reference = speed_change(delta), _reference(delta)
+    if not speed:
+        return f"against {reference}"
+    if delta.verdict == "cannot tell":
+        return f"{speed} against {reference}, {runtimes(delta)}"
+    return f"{speed} {'of' if speed.endswith('speed') else 'than'} {reference} {runtimes(delta)}"
+
+
+def gate_sentence(gate: Gate) -> str:
+    """`int8 in onnxruntime, batch 1, against fp32; intervals of 95 %`."""
+    where = gate.candidate + (f" in {gate.runtime}" if gate.runtime else "")
+    parts = [where] + ([f"batch {gate.batch}"] if gate.batch else [])
+    if gate.baseline:
+        other = gate.baseline_runtime not in (None, gate.runtime)
+        parts.append(f"against {gate.baseline}" + (f" in {gate.baseline_runtime}" if other else ""))
+    confidence = f"; intervals of {100 * gate.confidence:g} %" if gate.confidence else ""
+    return f"{', '.join(parts)}{confidence}"
+
+
+def _budget(gate: Gate) -> str:
+    """`over budget (latency)`: with what decided against it."""
+    decisive = [found.words for found in gate.criteria if found.verdict == gate.verdict != PASS]
+    return BUDGET_WORDS[gate.verdict] + (f" ({', '.join(decisive)})" if decisive else "")
 
 
 def _accuracy_headline(report: Report) -> list[str]:
     """The best accuracy, where no latency was measured beside one."""
     known = [row for row in report.rows if row.computes and row.top1 is not None]
+    if not known and report.gates:
+        return [f"Gate: {gate.verdict}: {gate_sentence(gate)}." for gate in report.gates]
     if not known:
         return ["Nothing was benched with both a latency and an accuracy."]
     best = max(known, key=lambda row: row.top1 or 0)
@@ -179,5 +271,8 @@ def _reference(delta: Delta) -> str:
     return label(delta.reference, delta.reference_precision, delta.reference_format)
 
 
-def _changes(delta: Delta, speed: str) -> str:
-    return ", ".join(change for change in (speed, size_change(delta), accuracy_change(delta)) if change)
+def _changes(delta: Delta, speed: str, gate: Gate | None) -> str:
+    """What changed; at the end what the gate says, or else what the interval of the accuracy allows to say."""
+    accuracy = accuracy_points(delta) if gate else accuracy_change(delta)
+    changes = ", ".join(change for change in (speed, size_change(delta), accuracy) if change)
+    return f"{changes}: {_budget(gate)}" if gate else changes

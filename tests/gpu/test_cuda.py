@@ -16,10 +16,12 @@ from optkit.core import machine
 from optkit.core.progress import SilentReporter
 from optkit.core.types import Artifact, Context, Format, Manifest, ModelSpec, Precision, Preprocess
 from optkit.measure.parity import compare_logits
+from optkit.measure.roofline import measure_ceilings
 from optkit.models.checkpoint import load_module
 from optkit.runtimes import onnxruntime, pytorch, tensorrt
 from optkit.runtimes.base import SessionOptions
 from optkit.stages.bench.config import Config as BenchConfig
+from optkit.stages.bench.layers import layer_costs
 from optkit.stages.bench.stage import run as bench
 from optkit.stages.export.config import RTX_TARGETS
 from optkit.stages.quantize.config import Config as QuantizeConfig
@@ -148,16 +150,6 @@ def test_an_engine_file_tells_its_shape(engine: Artifact) -> None:
 
 
 @needs_engine
-@pytest.mark.parametrize("cuda_graph", [False, True])
-def test_parts_of_a_run_are_timed_with_and_without_a_cuda_graph(engine: Artifact, cuda_graph: bool) -> None:
-    session = tensorrt.open_session(engine, OPTIONS)
-    times = session.profile(textured_images(4), 20, cuda_graph)
-    session.close()
-    assert set(times) == {"h2d", "compute", "d2h"}
-    assert all(len(samples) == 20 and min(samples) > 0 for samples in times.values())
-
-
-@needs_engine
 def test_bench_measures_an_engine_and_its_parts(engine: Artifact, tmp_path: Path) -> None:
     config = BenchConfig(seconds=0.2, batch_sizes=(1, 4))
     output = bench(config, {"models": {"e": engine}}, Context(tmp_path, SilentReporter()))
@@ -212,3 +204,24 @@ def test_quantisation_aware_training_runs_on_the_gpu_and_its_file_on_the_cpu(tmp
     pixels = textured_images(16)
     expected, found = (on_cpu(one / Format.ONNX.filename, pixels) for one in (tmp_path, folder))
     assert compare_logits(expected, found).sqnr_db > 15
+
+
+@needs_cuda
+def test_pytorch_tells_the_times_of_modules_by_the_gpus_clock(trained: Artifact) -> None:
+    found = layer_costs(trained, "pytorch", OPTIONS, 4, None, 5)
+    assert found["without_time"] == []
+    assert 0 < found["counted_ms"] < found["total_ms"]
+
+
+@needs_engine
+def test_an_engines_layers_are_those_of_its_onnx_file(engine: Artifact) -> None:
+    found = layer_costs(engine, "tensorrt", OPTIONS, 4, None, 5)
+    assert found["counted_ms"] > 0
+    assert any(row["macs"] for row in found["layers"])
+
+
+@needs_cuda
+def test_the_ceilings_of_a_gpu() -> None:
+    found = measure_ceilings(("fp32", "fp16", "int8"), 1, 1.0, "cuda")
+    assert found.macs_per_s["fp16"] > 1e12
+    assert found.bytes_per_s > 1e11

@@ -144,5 +144,5 @@ def test_rows_that_compute_nothing_are_compared_with_nothing(empty_run: RunFolde
     assert real[1].against_baseline.reference_runtime == "onnxruntime"
     assert real[1].against_source == real[1].against_baseline
     assert headline_row(report) == real[1]
-    (plot,) = pareto_plots(report)
+    (plot,) = pareto_plots(report.rows)
     assert "null" not in plot.alt

@@ -14,7 +14,7 @@ from .run_folder import RunFolder, bench_row, latency
 
 
 def test_pareto_plot_shows_every_timed_row(run: RunFolder) -> None:
-    (plot,) = pareto_plots(collect(run.path))
+    (plot,) = pareto_plots(collect(run.path).rows)
     figure = go.Figure(plot.figure)  # raises on anything plotly does not know
     points = {name for trace in figure.data if trace.text for name in trace.text}
     assert points == {"teacher", "student", "pruned", "onnx", "int8"}
@@ -32,7 +32,7 @@ def test_each_batch_has_its_own_plot(empty_run: RunFolder) -> None:
     key = empty_run.add("m", "export", Format.ONNX, size=1)
     rows = [bench_row("m", key, batch=batch, latency_ms=latency(batch), top1=0.9) for batch in (8, 1)]
     empty_run.add("bench", "bench", Format.RESULT, inputs={"models": [key]}, details={"rows": rows})
-    plots = pareto_plots(collect(empty_run.path))
+    plots = pareto_plots(collect(empty_run.path).rows)
     assert [plot.id for plot in plots] == ["pareto-1", "pareto-8"]
     assert plots[0].figure["layout"]["xaxis"]["type"] == "linear"
 
@@ -41,7 +41,7 @@ def test_names_from_outside_cannot_become_markup(empty_run: RunFolder) -> None:
     key = empty_run.add("m", "export", Format.ONNX, size=1)
     rows = [bench_row('<a href="http://evil">x</a>', key, latency_ms=latency(1.0), top1=0.9)]
     empty_run.add("bench", "bench", Format.RESULT, inputs={"models": [key]}, details={"rows": rows})
-    (plot,) = pareto_plots(collect(empty_run.path))
+    (plot,) = pareto_plots(collect(empty_run.path).rows)
     assert "<a" not in str(plot.figure)
 
 

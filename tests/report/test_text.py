@@ -40,7 +40,7 @@ def test_headline_is_made_of_the_measured_numbers(run: RunFolder) -> None:
     first, second = text.headline(collect(run.path))
     assert first == (
         "int8 (INT8 ONNX): 2.1× faster than onnx (FP32 ONNX) in onnxruntime, 74 % smaller, "
-        "accuracy −0.3 ± 0.9 points: no difference that 360 images can show."
+        "accuracy −0.3 ± 1.3 points: no difference that 360 images can show."
     )
     assert second.startswith(
         "Against the baseline teacher (FP32 PyTorch): 25× faster (onnxruntime against pytorch)"

@@ -94,15 +94,17 @@ steps:
   ft: {stage: finetune, arch: test_efficientnet, weights: scratch, size: 32,
        train: {batch_size: 16, optimizer: momentum, devices: DEVICES,
                phases: [{unfreeze: all, epochs: 1, lr: 0.01}, {unfreeze: 2, epochs: 1, lr: 0.01}]}}
-  alone: {stage: distill, teacher: ft, student: ft, train: {batch_size: 16, epochs: 1, lr: 0.001}}
   score: {stage: evaluate, model: ft}
 """
+# A step of one process after one of two.
+ALONE = "  alone: {stage: distill, teacher: ft, student: ft, train: {batch_size: 16, epochs: 1, lr: 0.001}}\n"
 
 
 def run_recipe(folder: Path, devices: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights and score of the recipe."""
     folder.mkdir()
-    (folder / "r.yaml").write_text(RECIPE.replace("DEVICES", str(devices)))
+    recipe = RECIPE + ALONE if devices > 1 else RECIPE
+    (folder / "r.yaml").write_text(recipe.replace("DEVICES", str(devices)))
     script = folder / "start.py"  # a file: the other processes of a training start it again
     script.write_text("from optkit.cli import main\n\nif __name__ == '__main__':\n    main()\n")
     command = [sys.executable, "start.py", "run", "r.yaml"]

@@ -51,5 +51,8 @@ draw();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
 /* Paper is white, and of a width that scripts cannot ask for. */
-addEventListener("beforeprint", () => { root.classList.add("print"); draw(); });
-addEventListener("afterprint", () => { root.classList.remove("print"); draw(); });
+function reasons(open) {  // nobody can unfold on paper why a cell is empty
+  for (const reason of document.querySelectorAll("details.reason")) reason.open = open;
+}
+addEventListener("beforeprint", () => { root.classList.add("print"); reasons(true); draw(); });
+addEventListener("afterprint", () => { root.classList.remove("print"); reasons(false); draw(); });

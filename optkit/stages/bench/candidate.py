@@ -2,32 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optkit.core.errors import MissingError, OptkitError
 from optkit.core.types import Artifact, Measurement
-from optkit.measure.accuracy import Accuracy
-from optkit.runtimes.base import Session
+from optkit.stages.bench.process import CrashedError, Process
+
+if TYPE_CHECKING:
+    from optkit.measure.accuracy import Accuracy
+
+
+@dataclass
+class Timing:
+    """What was timed at one batch size. `rounds[r]` are the milliseconds of round r, when every model had its turn.
+
+    `spent_ms` counts the calls too that are not among them; `joules` is what the rounds took, by source;
+    `no_energy` why a source cannot be read.
+    """
+
+    rounds: dict[int, list[float]] = field(default_factory=dict)
+    warm_up_ms: list[float] = field(default_factory=list)
+    steady: bool = True
+    spent_ms: float = 0.0
+    calls: int = 0
+    joules: dict[str, float] = field(default_factory=dict)
+    no_energy: dict[str, str] = field(default_factory=dict)
+    memory: dict[str, int | None] | None = None
+    parts: list[Measurement] = field(default_factory=list)
+
+    @property
+    def samples(self) -> list[float]:
+        """Every call that counts, in order."""
+        return [sample for number in sorted(self.rounds) for sample in self.rounds[number]]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many of the samples belong to each round, in order."""
+        return [len(self.rounds[number]) for number in sorted(self.rounds)]
 
 
 @dataclass
 class Candidate:
-    """`error` is why it could not be opened; `not_measured` has a reason for every other gap.
+    """`error` is why it could not be opened or why its process died; `not_measured` has a reason for other gaps.
 
-    `computes` is False where the answers are not the model's, so that no accuracy is measured.
-    `timings` are the measurements of each batch size: the latency first, then what the device itself timed.
+    `computes` is False where the answers are not the model's, so that no accuracy is measured. `offline` are images
+    and seconds of every round; `data_classes` says which class of the data each of the model's is.
     """
 
     name: str
     artifact: Artifact
     runtime: str
-    session: Session | None = None
     computes: bool = True
+    process: Process | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
     error: OptkitError | None = None
     accuracy: Accuracy | None = None
-    timings: dict[int, list[Measurement]] = field(default_factory=dict)
+    data_classes: dict[int, int] = field(default_factory=dict)
+    timings: dict[int, Timing] = field(default_factory=dict)
+    offline: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    server: dict[str, Any] | None = None
+    layers: list[dict[str, Any]] = field(default_factory=list)
     not_measured: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def crashed(self) -> bool:
+        return isinstance(self.error, CrashedError)
+
+    @property
+    def answers(self) -> list[int | str]:
+        """What was answered for each image: a class of the data, or the name of another one."""
+        found = self.accuracy.predictions if self.accuracy else []
+        return [self.data_classes.get(one, self.artifact.spec.class_names[one]) for one in found]
+
+    @property
+    def on_gpu(self) -> bool:
+        return str(self.facts.get("device", "cpu")) not in ("cpu", "none")
 
     def conditions(self, batch: int) -> dict[str, Any]:
         """What a measurement of this candidate belongs to."""
@@ -36,18 +88,58 @@ class Candidate:
             "key": self.artifact.key,
             "runtime": self.runtime,
             "batch": batch,
-            "threads": self.session.facts.get("threads") if self.session else None,
+            "threads": self.facts.get("threads"),
         }
 
     def refused_batch(self, batch: int) -> str | None:
         """Why the file does not take this batch size, None when it does."""
-        facts = self.session.facts if self.session else {}
-        fixed, largest = facts.get("fixed_batch"), facts.get("max_batch")
+        fixed, largest = self.facts.get("fixed_batch"), self.facts.get("max_batch")
         if fixed and batch != fixed:
             return f"the file fixes its batch at {fixed}"
         if largest and batch > largest:
             return f"the file takes batches of at most {largest}"
         return None
+
+    def call(self, command: str, *arguments: Any) -> Any:
+        """Have its process do something; CrashedError, also kept in `error`, when that dies."""
+        with self.watched():
+            return self._alive().call(command, *arguments)
+
+    def post(self, command: str, *arguments: Any) -> None:
+        """Ask its process for something; `wait` has the answer."""
+        with self.watched():
+            self._alive().post(command, *arguments)
+
+    def wait(self) -> Any:
+        """The answer to what was posted."""
+        with self.watched():
+            return self._alive().wait()
+
+    def start(self) -> None:
+        """A fresh process."""
+        self.stop()
+        self.process = Process()
+
+    def stop(self, now: bool = False) -> None:
+        """End the process, if there is one."""
+        if self.process:
+            self.process.close(now)
+            self.process = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Keeps the crash of the process in `error`, and what is left of it away."""
+        try:
+            yield
+        except CrashedError as error:
+            self.error = error
+            self.stop(now=True)
+            raise
+
+    def _alive(self) -> Process:
+        if self.process is None:
+            raise ValueError("the process is not running")
+        return self.process
 
 
 def reason(error: OptkitError) -> str:

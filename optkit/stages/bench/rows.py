@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from optkit.core.errors import OptkitError
-from optkit.core.types import Artifact, Format, Measurement
-from optkit.graph.onnx_file import read_onnx
-from optkit.measure.accuracy import Accuracy
-from optkit.measure.cost import Cost, module_cost, onnx_cost
-from optkit.measure.statistics import paired_difference, percentiles
-from optkit.models.build import rebuild
+from optkit.core.types import Measurement
+from optkit.measure.answers import FIGURES
+from optkit.measure.statistics import paired_difference
 from optkit.stages.bench.candidate import Candidate, reason
+from optkit.stages.bench.counted import counted
+from optkit.stages.bench.speed import latency_gap, speed
+
+if TYPE_CHECKING:
+    from optkit.measure.accuracy import Accuracy
 
 NO_DATA = "no data was given"
 NOT_COMPUTED = "the {} runtime computes nothing: its answers and times are not the model's"
@@ -30,35 +30,13 @@ def row(candidate: Candidate, batch: int, baseline: Candidate | None) -> dict[st
         "runtime": candidate.runtime,
         "computes": candidate.computes,
         "batch": batch,
-        **_speed(candidate, batch, gaps),
+        **speed(candidate, batch, gaps),
         **_quality(candidate, baseline, gaps),
-        **_cost(candidate.artifact, gaps),
+        **counted(candidate.artifact, gaps),
         "size_bytes": candidate.artifact.file.stat().st_size,
-        "facts": candidate.session.facts if candidate.session else {},
+        "facts": candidate.facts,
     }
     return {**found, "not_measured": gaps}
-
-
-def _speed(candidate: Candidate, batch: int, gaps: dict[str, str]) -> dict[str, Any]:
-    if batch not in candidate.timings:
-        why = latency_gap(candidate, batch)
-        gaps |= {"latency_ms": why, "throughput": why}
-        return {"latency_ms": None, "throughput": None, "samples": 0, "indicative": []}
-    latency = candidate.timings[batch][0]
-    summary = percentiles(latency.samples)
-    return {
-        "latency_ms": summary.values(),
-        "throughput": batch * len(latency.samples) / (sum(latency.samples) / 1000),  # images per second
-        "samples": len(latency.samples),
-        "indicative": list(summary.indicative),
-    }
-
-
-def latency_gap(candidate: Candidate, batch: int) -> str:
-    """Why there is no latency."""
-    if candidate.error:
-        return reason(candidate.error)
-    return candidate.not_measured[f"latency_ms at batch {batch}"]
 
 
 def accuracy_gap(candidate: Candidate) -> str:
@@ -70,16 +48,21 @@ def accuracy_gap(candidate: Candidate) -> str:
     return candidate.not_measured.get("top1", NO_DATA)
 
 
+QUALITY = ("top1", "top1_interval", "n", "ece", "ece_interval", "agreement", "top1_drop")
+
+
 def _quality(candidate: Candidate, baseline: Candidate | None, gaps: dict[str, str]) -> dict[str, Any]:
     accuracy = candidate.accuracy
     if accuracy is None:
-        why = accuracy_gap(candidate)
-        gaps |= {"top1": why, "agreement": why}
-        return {"top1": None, "top1_interval": None, "n": None, "agreement": None, "top1_drop": None}
+        gaps |= dict.fromkeys(("top1", "ece", "agreement"), accuracy_gap(candidate))
+        return dict.fromkeys(QUALITY)
+    ece_interval = dict(zip(FIGURES, accuracy.answers.intervals(0), strict=True))["ece"]
     return {
         "top1": accuracy.top1,
         "top1_interval": list(accuracy.top1_interval),
         "n": accuracy.n,
+        "ece": accuracy.ece,
+        "ece_interval": ece_interval,
         **_against(candidate, accuracy, baseline, gaps),
     }
 
@@ -91,61 +74,44 @@ def _against(
     if baseline is None or baseline.accuracy is None or baseline.accuracy.indices != accuracy.indices:
         gaps["agreement"] = "the first model was not measured on these images"
         return {"agreement": None, "top1_drop": None}
-    names, reference = (
-        np.array(one.artifact.spec.class_names)[answers.predictions]
-        for one, answers in ((candidate, accuracy), (baseline, baseline.accuracy))
-    )
-    paired = paired_difference(baseline.accuracy.right, accuracy.right)
+    if candidate is baseline:
+        return {"agreement": 1.0, "top1_drop": None}
+    same = [this == other for this, other in zip(candidate.answers, baseline.answers, strict=True)]
+    paired = asdict(paired_difference(baseline.accuracy.right, accuracy.right))
     return {
-        "agreement": float((names == reference).mean()),
-        "top1_drop": {"drop": paired.drop, "interval": list(paired.interval), "p_value": paired.p_value},
+        "agreement": sum(same) / len(same),
+        "top1_drop": paired | {"interval": list(paired["interval"])},
     }
-
-
-def _cost(artifact: Artifact, gaps: dict[str, str]) -> dict[str, Any]:
-    """From the manifest where the step that made it counted, else counted now."""
-    known = {name: artifact.manifest.metrics.get(name) for name in ("macs", "params")}
-    if None not in known.values():
-        return known
-    try:
-        cost = _count(artifact)
-    except OptkitError as error:
-        gaps |= dict.fromkeys(known, reason(error))
-        return known
-    if cost is None:
-        gaps |= dict.fromkeys(known, "an engine does not say; bench the artifact folder that its export made")
-        return known
-    if cost.unknown:
-        gaps["macs"] = f"no shapes for {len(cost.unknown)} layers, such as {cost.unknown[0]}"
-    return {"macs": None if cost.unknown else cost.macs, "params": cost.params}
-
-
-def _count(artifact: Artifact) -> Cost | None:
-    if artifact.format == Format.TORCH:
-        return module_cost(rebuild(artifact.spec).eval(), artifact.spec.preprocess.size)
-    if artifact.format == Format.ONNX:
-        return onnx_cost(read_onnx(artifact.file), artifact.spec.preprocess.size)
-    return None
 
 
 def measurements(candidate: Candidate, batch_sizes: tuple[int, ...]) -> list[Measurement]:
     """The raw samples of every quantity, or why there are none."""
     found = []
     for batch in batch_sizes:
-        missing = Measurement(
-            name="latency_ms",
-            unit="ms",
-            conditions=candidate.conditions(batch),
-            not_measured=None if batch in candidate.timings else latency_gap(candidate, batch),
-        )
-        found += candidate.timings.get(batch, [missing])
+        timing = candidate.timings.get(batch)
+        if timing is None or not timing.samples:
+            conditions, why = candidate.conditions(batch), latency_gap(candidate, batch)
+            found.append(Measurement(name="latency_ms", unit="ms", conditions=conditions, not_measured=why))
+            continue
+        conditions = {
+            **candidate.conditions(batch),
+            "rounds": timing.counts,
+            "warm_up_calls": len(timing.warm_up_ms),
+            "warm_up_steady": timing.steady,
+        }
+        samples = tuple(round(sample, 4) for sample in timing.samples)
+        found.append(Measurement(name="latency_ms", unit="ms", samples=samples, conditions=conditions))
+        found += timing.parts
+    return [*found, _answers(candidate)]
+
+
+def _answers(candidate: Candidate) -> Measurement:
     accuracy = candidate.accuracy
     conditions = {name: value for name, value in candidate.conditions(0).items() if name != "batch"}
-    top1 = Measurement(
+    return Measurement(
         name="top1",
         unit="1 for each image classified correctly, else 0",
         samples=tuple(float(right) for right in accuracy.right) if accuracy else (),
-        conditions=conditions,
+        conditions=conditions | ({"indices": accuracy.indices} if accuracy else {}),
         not_measured=None if accuracy else accuracy_gap(candidate),
     )
-    return [*found, top1]

@@ -1,79 +1,166 @@
-"""Bench: models side by side, in the runtimes that will execute them."""
+"""Bench: models side by side, in the runtimes that will execute them, each in a process of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
 from optkit.core import discover
-from optkit.core.errors import MissingError, OptkitError
+from optkit.core.errors import MissingError
+from optkit.core.names import short_names
 from optkit.core.progress import Reporter
 from optkit.core.types import Artifact, Context, Format, Output
-from optkit.data.base import ImageSet
-from optkit.data.config import DataConfig
-from optkit.data.load import load_data
-from optkit.data.sampling import stratified_subset
-from optkit.models.checkpoint import load_module
-from optkit.runtimes.base import DEFAULTS, PACKAGE, SessionOptions, open_artifact
+from optkit.measure.latency import Stopwatch
+from optkit.measure.telemetry import Telemetry, warnings
+from optkit.runtimes.base import DEFAULTS, PACKAGE, split_runtime
 from optkit.stages.bench.candidate import Candidate, reason
+from optkit.stages.bench.comparisons import comparisons
 from optkit.stages.bench.config import Config
-from optkit.stages.bench.measuring import measure_accuracies, measure_latencies
+from optkit.stages.bench.device_times import measure_parts
+from optkit.stages.bench.roofline import measure_layers
+from optkit.stages.bench.rounds import Rounds, open_all
 from optkit.stages.bench.rows import measurements, row
+from optkit.stages.bench.server import measure_server
+
+
+@dataclass
+class Findings:
+    """What is not a candidate's own. `interrupted`: Ctrl-C came before all was measured."""
+
+    flips: list[dict[str, Any]] = field(default_factory=list)
+    roofline: dict[str, Any] | None = None
+    opened_s: float = 0.0
+    interrupted: bool = False
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
-    """Open every model, measure accuracy one after the other and latency in turns, and make the rows."""
+    """Open every model, time them in turns, measure accuracy one after the other, and make the rows."""
     models, reporter = inputs["models"], context.reporter
-    candidates = _candidates(models, config.runtimes)
+    candidates, found, watch = _candidates(models, config.runtimes), Findings(), Stopwatch()
+    with Telemetry() as telemetry, _interruptible(candidates, found, reporter):
+        opened, opening_s = _open(candidates, config.threads, reporter)
+        found.opened_s = watch.seconds()
+        _measure(opened, opening_s, models, config, context, found)
+    _tell_of_crashes(candidates, reporter)
+    trace = telemetry.trace()
+    for text in warnings(trace):
+        reporter.warn(text)
+    baseline = next((one for one in candidates if one.accuracy), None)
+    in_runs_s = sum(timing.spent_ms for one in candidates for timing in one.timings.values()) / 1000
+    return Output(
+        format=Format.RESULT,
+        measurements=tuple(one for it in candidates for one in measurements(it, config.batch_sizes)),
+        details={
+            "models": {short: name for name, short in short_names(list(models)).items()},
+            "rows": [row(one, batch, baseline) for one in candidates for batch in config.batch_sizes],
+            "comparisons": [
+                found
+                for batch in config.batch_sizes
+                for found in comparisons(candidates, batch, config.confidence)
+            ],
+            "flips": found.flips,
+            "layers": [layers for one in candidates for layers in one.layers],
+            "roofline": found.roofline,
+            "trace": trace,
+            "failed": [
+                {"name": one.name, "runtime": one.runtime, "why": reason(one.error)}
+                for one in candidates
+                if one.crashed and one.error
+            ],
+            "interrupted": found.interrupted,
+            "time": {
+                "opened_s": round(found.opened_s, 3),
+                "latency_runs_s": round(in_runs_s, 3),
+                "total_s": round(watch.seconds(), 3),
+            },
+        },
+    )
+
+
+def _measure(
+    candidates: list[Candidate],
+    opening_s: float,
+    models: dict[str, Artifact],
+    config: Config,
+    context: Context,
+    found: Findings,
+) -> None:
+    """Everything that was asked for, what is quick first: an interruption keeps what is done."""
+    images = None
+    if config.data:
+        # Torch and what reads images are imported only where they are needed.
+        from optkit.stages.bench.accuracy import check_classes, evaluation_images, measure_accuracies
+        from optkit.stages.bench.flips import flips
+
+        images = evaluation_images(config, models, context.reporter)
+        check_classes([one for one in candidates if one.computes], images)
+    rounds = Rounds(config, context.reporter)
+    rounds.measure(candidates, opening_s)
+    if "offline" in config.loads:
+        rounds.measure_offline(_alive(candidates))
+    if config.latency_bound_ms is not None:
+        measure_server(_alive(candidates), config.latency_bound_ms, config.seed, context.reporter)
+    measure_parts(candidates, config, context.reporter)
+    if config.layers:
+        found.roofline = measure_layers(_alive(candidates), config, context.reporter)
+    if images is not None:
+        measure_accuracies(candidates, images, context.reporter)
+        measured = [one for one in candidates if one.accuracy]
+        changes = [flips(one, measured[0], images, context.workdir) for one in measured[1:]]
+        found.flips = [change for change in changes if change]
+
+
+@contextmanager
+def _interruptible(candidates: list[Candidate], found: Findings, reporter: Reporter) -> Iterator[None]:
+    """Ends the processes; Ctrl-C ends the measuring and keeps what there is, once something was timed."""
+    done = False
     try:
-        opened = _open(candidates, config.threads, reporter)
-        if config.data:
-            images = _images(config.data, models, reporter)
-            if config.max_images:
-                images = stratified_subset(images, config.max_images, config.seed)
-            measure_accuracies(opened, images, reporter)
-        for batch in config.batch_sizes:
-            measure_latencies(opened, batch, config.seconds, config.seed, reporter)
-        baseline = next((one for one in opened if one.accuracy), None)
-        rows = [row(one, batch, baseline) for one in candidates for batch in config.batch_sizes]
-        samples = [found for one in candidates for found in measurements(one, config.batch_sizes)]
+        yield
+        done = True
+    except KeyboardInterrupt:
+        if not any(timing.rounds for one in candidates for timing in one.timings.values()):
+            raise
+        found.interrupted = True
+        reporter.warn("INTERRUPTED: these are the results so far, of fewer rounds than were asked for.")
     finally:
         for candidate in candidates:
-            if candidate.session:
-                candidate.session.close()
-    return Output(format=Format.RESULT, measurements=tuple(samples), details={"rows": rows})
+            candidate.stop(now=not done)
 
 
 def _candidates(models: dict[str, Artifact], runtimes: tuple[str, ...]) -> list[Candidate]:
     """Every model in every wanted runtime that executes its format; in its default one where none does."""
-    modules = {name: discover.load(PACKAGE, name, "runtime") for name in runtimes}
+    short = short_names(list(models))
+    modules = {name: discover.load(PACKAGE, split_runtime(name)[0], "runtime") for name in runtimes}
     return [
-        Candidate(name, artifact, runtime, computes=getattr(modules.get(runtime), "COMPUTES", True))
+        Candidate(short[name], artifact, runtime, computes=getattr(modules.get(runtime), "COMPUTES", True))
         for name, artifact in models.items()
         for runtime in [one for one in runtimes if artifact.format in modules[one].FORMATS]
         or [DEFAULTS[artifact.format]]
     ]
 
 
-def _open(candidates: list[Candidate], threads: int, reporter: Reporter) -> list[Candidate]:
-    """Those that can be executed here; raises when none can, warns of the others."""
-    options = SessionOptions(load_module=load_module, threads=threads, needs_answers=False)
-    for candidate in candidates:
-        try:
-            candidate.session = open_artifact(candidate.artifact, candidate.runtime, options)
-        except OptkitError as error:
-            candidate.error = error
-    opened = [candidate for candidate in candidates if candidate.session]
+def _open(candidates: list[Candidate], threads: int, reporter: Reporter) -> tuple[list[Candidate], float]:
+    """Those that can be executed here, and the seconds it took; raises when none can, warns of the others."""
+    seconds = open_all(candidates, threads)
+    opened = [candidate for candidate in candidates if candidate.process]
     if not opened:
         errors = [candidate.error for candidate in candidates if candidate.error]
         raise next((error for error in errors if not isinstance(error, MissingError)), errors[0])
     for candidate in candidates:
         if isinstance(candidate.error, MissingError):
             reporter.info(f"{candidate.name} is not executed: {reason(candidate.error)}")
-        elif candidate.error:
+        elif candidate.error and not candidate.crashed:
             reporter.warn(f"{candidate.name} could not be executed: {reason(candidate.error)}")
-    return opened
+    return opened, seconds
 
 
-def _images(config: DataConfig, models: dict[str, Artifact], reporter: Reporter) -> ImageSet:
-    """Images that none of the models was trained on."""
-    data = load_data(config, reporter)
-    trained = [images for artifact in models.values() for images in artifact.spec.trained_on]
-    return data.evaluation_images(trained, reporter)
+def _tell_of_crashes(candidates: list[Candidate], reporter: Reporter) -> None:
+    for candidate in candidates:
+        if candidate.crashed and candidate.error:
+            reporter.warn(f"{candidate.name} in {candidate.runtime} CRASHED: {reason(candidate.error)}")
+
+
+def _alive(candidates: list[Candidate]) -> list[Candidate]:
+    return [candidate for candidate in candidates if candidate.process]

@@ -12,7 +12,7 @@ from optkit.core.types import Format
 
 
 class Config(StageConfig):
-    """MACs and parameters, in total and layer by layer, of a model or of an architecture."""
+    """MACs, parameters, activations and bytes of a model or of an architecture, in total and layer by layer."""
 
     inputs: ClassVar[tuple[Input, ...]] = (
         Input("model", (Format.TORCH, Format.ONNX), "the model to count, or an architecture", optional=True),

@@ -6,11 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from optkit.core import discover
 from optkit.core.config import Input, StageConfig
-from optkit.core.errors import UsageError, closest
 from optkit.core.types import Format
 from optkit.data.config import DataConfig
+from optkit.runtimes.base import check_runtime
 
 
 class Config(StageConfig):
@@ -35,6 +34,5 @@ class Config(StageConfig):
     def check(self) -> None:
         """The runtime is known, the data exists."""
         super().check()
-        known = discover.names("optkit.runtimes")
-        if self.runtime is not None and self.runtime not in known:
-            raise UsageError(f"Unknown runtime {self.runtime!r}.", hint=closest(self.runtime, known))
+        if self.runtime is not None:
+            check_runtime(self.runtime)

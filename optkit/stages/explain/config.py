@@ -6,12 +6,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from optkit.core import discover, fingerprint
+from optkit.core import fingerprint
 from optkit.core.config import Input, StageConfig
-from optkit.core.errors import UsageError, closest
+from optkit.core.errors import UsageError
 from optkit.core.types import Format
 from optkit.data.config import DataConfig
 from optkit.data.files import find_images
+from optkit.runtimes.base import check_runtime
 
 FORMATS = (Format.TORCH, Format.ONNX, Format.ENGINE)
 
@@ -89,6 +90,5 @@ class Config(StageConfig):
             raise UsageError("A layer means nothing to occlusion.", hint="Leave --layer out.")
         if self.patches is not None and self.method != "occlusion":
             raise UsageError("Patches mean nothing to Grad-CAM.", hint="Leave --patches out.")
-        known = discover.names("optkit.runtimes")
-        if self.runtime is not None and self.runtime not in known:
-            raise UsageError(f"Unknown runtime {self.runtime!r}.", hint=closest(self.runtime, known))
+        if self.runtime is not None:
+            check_runtime(self.runtime)

@@ -17,12 +17,12 @@ from optkit.core.errors import InputError, UsageError
 from optkit.core.types import Artifact, Context, Format, ModelSpec, Output
 from optkit.graph.clean import clean, opset
 from optkit.graph.onnx_file import classifier_io, embed_spec, read_onnx, write_onnx
-from optkit.measure.cost import onnx_cost
+from optkit.measure.onnx_cost import onnx_cost
 from optkit.models.checkpoint import load_module
 from optkit.stages.export.config import Config
 from optkit.stages.export.parity import check_parity
 
-COST_METRICS = ("macs", "params")
+COST_METRICS = ("macs", "params", "activations")
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
@@ -55,7 +55,7 @@ def _cost(artifact: Artifact, onnx_path: Path) -> dict[str, int]:
     if all(name in known for name in COST_METRICS):
         return {name: known[name] for name in COST_METRICS}
     cost = onnx_cost(read_onnx(onnx_path), artifact.spec.preprocess.size)
-    return {"macs": cost.macs, "params": cost.params}
+    return cost.metrics()
 
 
 def _export(config: Config, artifact: Artifact, path: Path, context: Context) -> dict[str, dict[str, float]]:

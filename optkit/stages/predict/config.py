@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from optkit.core import discover, fingerprint
+from optkit.core import fingerprint
 from optkit.core.config import Input, StageConfig
-from optkit.core.errors import UsageError, closest
 from optkit.core.types import Format
 from optkit.data.files import find_images
+from optkit.runtimes.base import check_runtime
 
 
 class Config(StageConfig):
@@ -44,6 +44,5 @@ class Config(StageConfig):
         """There are images, and the runtime is known."""
         super().check()
         find_images(self.images)
-        known = discover.names("optkit.runtimes")
-        if self.runtime is not None and self.runtime not in known:
-            raise UsageError(f"Unknown runtime {self.runtime!r}.", hint=closest(self.runtime, known))
+        if self.runtime is not None:
+            check_runtime(self.runtime)

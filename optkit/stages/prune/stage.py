@@ -82,7 +82,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
 def prune(module: nn.Module, images: Iterable[Batch], size: int, config: Config, reporter: Reporter) -> None:
     """Remove channels of `module` in place until `config.ratio` of its multiply-adds is gone."""
     criterion = discover.load(CRITERIA, config.criterion, "pruning criterion")
-    layer_macs = {layer["name"]: layer["macs"] for layer in module_cost(module, size).layers}
+    layer_macs = {layer.name: layer.macs for layer in module_cost(module, size).layers}
     module.requires_grad_(True)
     if criterion.NEEDS_GRADIENTS:
         accumulate_gradients(module, images)

@@ -20,9 +20,9 @@ from optkit.core.types import Context, ModelSpec, Precision
 from optkit.graph.onnx_file import ClassifierIO
 from optkit.graph.qdq_view import GraphView
 from optkit.graph.segments import single_value_points
-from optkit.measure.profile import profile
 from optkit.runtimes.base import Session
 from optkit.stages.quantize.candidate import Candidate
+from optkit.stages.quantize.profile import profile
 from optkit.stages.quantize.speed import (
     ROUNDS,
     File,

@@ -47,7 +47,11 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     spec = artifact.spec.also_trained_on(dataset.trained_on()) if config.climbs else artifact.spec
     embed_spec(result, spec)
     write_onnx(result, context.workdir / Format.ONNX.filename)
-    metrics = {key: value for key, value in artifact.manifest.metrics.items() if key in ("macs", "params")}
+    metrics = {
+        key: value
+        for key, value in artifact.manifest.metrics.items()
+        if key in ("macs", "params", "activations")
+    }
     return Output(
         format=Format.ONNX,
         precision=precision,

@@ -11,7 +11,6 @@ from optkit.core.errors import UsageError
 from optkit.core.progress import Task
 from optkit.core.types import Artifact, Context, Format, Manifest, Measurement
 from optkit.measure.latency import Subject, measure_latency
-from optkit.measure.statistics import percentiles
 from optkit.models.build import build
 from optkit.models.scaling import Coefficients
 from optkit.runtimes.base import SessionOptions, open_artifact
@@ -71,7 +70,7 @@ class Budget:
             return True
         found = time_arch(row["arch"], row["size"], config, self._context)
         self.latencies[phi] = found
-        row["latency_ms"] = percentiles(found.samples).p50
+        row["latency_ms"] = float(np.median(found.samples))
         return bool(row["latency_ms"] <= config.max_latency_ms)
 
     def _too_small(self) -> UsageError:

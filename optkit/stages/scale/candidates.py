@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from optkit.core.progress import Reporter
-from optkit.measure.cost import Cost, module_cost
+from optkit.measure.cost import module_cost
+from optkit.measure.counts import Cost
 from optkit.models.build import build
 from optkit.models.scaling import Coefficients
 

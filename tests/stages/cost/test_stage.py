@@ -14,6 +14,9 @@ def test_an_architecture(context):
     assert sum(layer["macs"] for layer in output.details["layers"]) == output.metrics["macs"]
     assert "multiply-accumulate" in output.details["unit"]
     assert output.details["not_counted"]["SiLU"] == 49
+    assert output.metrics["activations"] / 1e6 == pytest.approx(6.75, abs=0.01)
+    assert output.metrics["bytes"] == sum(layer["bytes"] for layer in output.details["layers"])
+    assert "weights, inputs and outputs" in output.details["units"]["bytes"]
 
 
 def test_the_formulas_beside_the_count(context):
@@ -49,7 +52,16 @@ def test_the_architectures_own_size(context):
 
 def test_an_onnx_artifact(context, colour_model):
     output = run(Config(), {"model": {"m": colour_model()}}, context)
-    assert output.metrics == {"macs": 16 * 16 * 9, "params": 9, "size": 16}
+    moved = {"weight_bytes": 4 * 9, "activation_bytes": 4 * (3 + 3) * 16 * 16}
+    assert output.metrics == {
+        "macs": 16 * 16 * 9,
+        "params": 9,
+        "activations": 3 * 16 * 16,
+        **moved,
+        "bytes": sum(moved.values()),
+        "macs_per_byte": 16 * 16 * 9 / sum(moved.values()),
+        "size": 16,
+    }
 
 
 @pytest.mark.parametrize("arch", [None, "b0"])

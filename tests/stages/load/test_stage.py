@@ -80,7 +80,8 @@ def test_onnx_with_metadata_keeps_its_spec(
     assert (output.format, output.precision, output.spec) == (Format.ONNX, Precision.FP32, _spec())
     assert warnings == []
     assert spec_from_metadata(read_onnx(work / "model.onnx")) == _spec()
-    assert output.metrics == {"macs": 16 * 27 * 32 * 32 + 16 * 5, "params": 16 * 27 + 16 * 5}
+    macs, params, activations = 16 * 27 * 32 * 32 + 16 * 5, 16 * 27 + 16 * 5, 16 * 32 * 32 + 5
+    assert output.metrics == {"macs": macs, "params": params, "activations": activations}
 
 
 def test_options_override_the_metadata(make_onnx: MakeOnnx, load: Load, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from optkit.graph.qdq_view import GraphView
-from optkit.measure.profile import profile
 from optkit.measure.statistics import paired_gain
 from optkit.stages.quantize.candidate import Candidate
 from optkit.stages.quantize.execute import pad
+from optkit.stages.quantize.profile import profile
 from optkit.stages.quantize.sensitivity import OperatorNoise
 from optkit.stages.quantize.workbench import Workbench
 

@@ -9,7 +9,7 @@ from optkit.core import discover
 from optkit.graph.qdq import insert_qdq
 from optkit.graph.qdq_prepare import prepare
 from optkit.graph.qdq_view import GraphView
-from optkit.measure.profile import profile
+from optkit.stages.quantize.profile import profile
 from tests.small_networks import gated_network, residual_network, textured_images
 
 

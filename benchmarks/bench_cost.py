@@ -1,0 +1,121 @@
+"""What `optkit bench` costs beside what it measures: the share of its wall time in runs, and its start.
+
+    python benchmarks/bench_cost.py model.onnx
+
+Runs: of a command with a budget of 30 s, the share in which models ran, timed or warming up. Start: the wall time of a
+command up to its first run of a model, against `import` of the runtime alone in a fresh interpreter, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from optkit.core import machine
+from optkit.measure.statistics import paired_ratio
+
+RESULTS = Path(__file__).parent / "results" / "bench_cost.json"
+OPTKIT = [sys.executable, "-c", "from optkit.cli import main; main()"]
+BUDGET_S = 30.0
+IMPORTS = {
+    "onnxruntime": "import onnxruntime",
+    "openvino": "import openvino",
+    "pytorch": "import torch, timm",
+}
+FIRST_RUN_S = 0.001  # asked for, so that a command does little more than start
+
+
+def bench(models: list[Path], runtime: str, seconds: float, folder: str) -> tuple[dict[str, Any], float]:
+    """The answer of a command, and its wall time."""
+    options = ["--runtimes", runtime, "--seconds", str(seconds), "--repeats", "1", "--json"]
+    if seconds > 1:
+        options.remove("--repeats")
+        options.remove("1")
+    started = time.monotonic()
+    command = [*OPTKIT, "bench", *map(str, models), *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout), time.monotonic() - started
+
+
+def in_runs(models: list[Path], runtime: str, folder: str) -> dict[str, Any]:
+    """The share of a budget's wall time in which models ran."""
+    found, wall_s = bench(models, runtime, BUDGET_S / len(models), folder)
+    runs_s = found["time"]["latency_runs_s"]
+    return {
+        "runtime": runtime,
+        "models": len(models),
+        "wall_s": wall_s,
+        "runs_s": runs_s,
+        "share": runs_s / wall_s,
+    }
+
+
+def start(model: Path, runtime: str, rounds: int, folder: str) -> dict[str, Any]:
+    """Seconds until the first run of a model, over those of the import."""
+    bench([model], runtime, FIRST_RUN_S, folder)  # takes the model in; later ones find that done
+    ours, theirs = [], []
+    for number in range(rounds):
+        for which in random.Random(number).sample([ours, theirs], 2):
+            if which is ours:
+                found, wall_s = bench([model], runtime, FIRST_RUN_S, folder)
+                ours.append(wall_s - (found["time"]["total_s"] - found["time"]["opened_s"]))
+            else:
+                started = time.monotonic()
+                subprocess.run([sys.executable, "-c", IMPORTS[runtime]], check=True)
+                theirs.append(time.monotonic() - started)
+    ratio = paired_ratio(np.array(ours), np.array(theirs))
+    return {
+        "runtime": runtime,
+        "optkit_s": statistics.median(ours),
+        "import_s": statistics.median(theirs),
+        "ratio": ratio.value,
+        "interval": [ratio.low, ratio.high],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path, help="ONNX classifier")
+    parser.add_argument("--checkpoint", type=Path, help="artifact folder of a checkpoint, for PyTorch")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    files = {"onnxruntime": options.model.resolve(), "openvino": options.model.resolve()}
+    if options.checkpoint:
+        files["pytorch"] = options.checkpoint.resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        shares = [in_runs([file], runtime, folder) for runtime, file in files.items()]
+        starts = [start(file, runtime, options.rounds, folder) for runtime, file in files.items()]
+    table = Table("runtime", "share of 30 s in runs (≥ 90 %)", "start", "import", "ratio (95 %) (≤ 1.3)")
+    for share, begun in zip(shares, starts, strict=True):
+        low, high = begun["interval"]
+        table.add_row(
+            share["runtime"],
+            f"{share['share']:.1%}",
+            f"{begun['optkit_s']:.2f} s",
+            f"{begun['import_s']:.2f} s",
+            f"{begun['ratio']:.2f} ({low:.2f}–{high:.2f})",
+        )
+    Console(width=120).print(table)
+    result = {"machine": machine.facts(), "packages": machine.packages(), "runs": shares, "starts": starts}
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Throughput on GPUs that are not here: estimates, never measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import TypeAdapter, ValidationError
+
+from optkit.report import text
+from optkit.report.bench_schema import Estimate
+from optkit.report.findings import unreadable
+from optkit.report.schema import Step
+from optkit.report.tables import Cell, Column, Table, without_empty_columns
+
+ESTIMATES = TypeAdapter(tuple[Estimate, ...])
+COLUMNS = (
+    Column("Model", is_number=False),
+    Column("GPU", is_number=False),
+    Column("Setup", is_number=False),
+    Column("Batch"),
+    Column("Images/s"),
+    Column("Error on held-out models"),
+)
+
+
+def estimates(steps: Sequence[Step]) -> list[Estimate]:
+    """Those of every step that made any."""
+    found: list[Estimate] = []
+    for step in steps:
+        try:
+            found += ESTIMATES.validate_python(step.manifest.details.get("estimates") or ())
+        except ValidationError as error:
+            raise unreadable(step, error) from None
+    return found
+
+
+def estimates_table(found: Sequence[Estimate]) -> Table:
+    """Every estimate with its error beside it."""
+    rows = tuple(_row(one) for one in found)
+    caption = "Estimates of the throughput in images per second; nothing here was measured"
+    return without_empty_columns(Table(caption, COLUMNS, rows))
+
+
+def _row(found: Estimate) -> tuple[Cell, ...]:
+    low_high = found.range_90
+    span = f", 90 %: {text.figure(low_high[0])} – {text.figure(low_high[1])}" if low_high else ""
+    return (
+        Cell(found.name),
+        Cell(found.gpu),
+        Cell(found.setup),
+        Cell(str(found.batch) if found.batch else "", order=found.batch),
+        Cell(text.figure(found.images_per_s), f"{found.word}{span}", found.images_per_s),
+        error_cell(found),
+    )
+
+
+def error_cell(found: Estimate) -> Cell:
+    """How far such estimates were off on models that they were not fitted on."""
+    if found.median_error is None:
+        return Cell(reason="not stated")
+    parts = [f"mean {text.percent(found.mape)}"] if found.mape is not None else []
+    parts += [f"{found.n_models} models"] if found.n_models else []
+    return Cell(f"median {text.percent(found.median_error)}", ", ".join(parts), found.median_error)

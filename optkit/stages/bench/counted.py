@@ -1,0 +1,51 @@
+"""What is counted of a model, and not timed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from optkit.core.errors import OptkitError
+from optkit.core.types import Artifact, Format
+from optkit.stages.bench.candidate import reason
+
+if TYPE_CHECKING:
+    from optkit.measure.counts import Cost
+
+COUNTS = ("macs", "params", "activations")
+
+
+def counted(artifact: Artifact, gaps: dict[str, str]) -> dict[str, Any]:
+    """MACs, parameters and activations: from the manifest where the step that made it counted, else counted now."""
+    known = {name: artifact.manifest.metrics.get(name) for name in COUNTS}
+    if None not in known.values():
+        return known
+    try:
+        cost = cost_of(artifact)
+    except OptkitError as error:
+        gaps |= dict.fromkeys(known, reason(error))
+        return known
+    if cost is None:
+        missing = [name for name, value in known.items() if value is None]
+        gaps |= dict.fromkeys(
+            missing, "an engine does not say; bench the artifact folder that its export made"
+        )
+        return known
+    if cost.unknown:
+        gaps["macs"] = f"no shapes for {len(cost.unknown)} layers, such as {cost.unknown[0]}"
+    found = {**cost.metrics(), "macs": None if cost.unknown else cost.macs}
+    return found | {name: value for name, value in known.items() if value is not None}
+
+
+def cost_of(artifact: Artifact) -> Cost | None:
+    """The work of one image; None for an engine."""
+    if artifact.format == Format.TORCH:
+        from optkit.measure.cost import module_cost
+        from optkit.models.build import rebuild
+
+        return module_cost(rebuild(artifact.spec).eval(), artifact.spec.preprocess.size)
+    if artifact.format == Format.ONNX:
+        from optkit.graph.onnx_file import read_onnx
+        from optkit.measure.onnx_cost import onnx_cost
+
+        return onnx_cost(read_onnx(artifact.file), artifact.spec.preprocess.size)
+    return None

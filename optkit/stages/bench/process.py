@@ -1,0 +1,95 @@
+"""A model in a process of its own, seen from the process that measures."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from multiprocessing.connection import Connection
+from typing import Any
+
+from optkit.core.errors import EXIT_FAILED, OptkitError
+
+WORKER = "optkit.stages.bench.worker"
+PATIENCE_S = 5.0  # until a process that was asked to end is killed
+
+
+class CrashedError(OptkitError):
+    """The process of a model died."""
+
+    exit_code = EXIT_FAILED
+
+
+class Process:
+    """A running worker. `post` a command and `wait` for its answer, or `call` for both at once.
+
+    What the command raised (OptkitError) is raised here; CrashedError when the process died.
+    """
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process lives
+        with theirs:
+            # In a session of its own: Ctrl-C is for the process that measures. -P: no module of that name in the
+            # current folder is taken for one of the installed packages.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", WORKER, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                start_new_session=True,
+            )
+        self._connection = Connection(ours.detach())
+        self.pid = self._process.pid
+
+    def post(self, command: str, *arguments: Any) -> None:
+        """Ask for something; `wait` has the answer."""
+        try:
+            self._connection.send((command, arguments))
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._crashed() from None
+
+    def wait(self) -> Any:
+        """The answer to the command that was posted last."""
+        try:
+            kind, value = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            raise self._crashed() from None
+        if kind == "error":
+            raise value
+        return value
+
+    def call(self, command: str, *arguments: Any) -> Any:
+        """Ask, and wait for the answer."""
+        self.post(command, *arguments)
+        return self.wait()
+
+    def close(self, now: bool = False) -> None:
+        """End the process; `now`: without waiting for what it is doing."""
+        self._connection.close()
+        if now:
+            self._process.kill()
+        try:
+            self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+
+    def _crashed(self) -> CrashedError:
+        """How it ended, and the last line that it wrote."""
+        code = self._process.wait()
+        how = (
+            f"It was ended by {signal.Signals(-code).name}" if code < 0 else f"It ended with exit code {code}"
+        )
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        last = f": {lines[-1].strip()[:300]}" if lines else ""
+        return CrashedError(
+            "The process of the model crashed.",
+            why=f"{how}{last}.",
+            hint="The other models were measured. Try another runtime, or fewer --threads.",
+        )

@@ -1,0 +1,76 @@
+"""What a gate judges: a row, its baseline, and the samples behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optkit.core.errors import FailedError, InputError
+from optkit.core.types import Artifact, Measurement
+from optkit.stages.gate.measured import Measured, Row, samples
+
+WITH_IMAGES = "Measure with images: optkit gate BASELINE CANDIDATE --data photos/"
+AGAIN = "Measure again, where every model can be executed."
+
+
+@dataclass(frozen=True)
+class Case:
+    """`baseline` is None where no limit needs one."""
+
+    artifact: Artifact
+    measured: Measured
+    candidate: Row
+    baseline: Row | None
+    confidence: float
+
+    def reference(self) -> Row:
+        """The baseline, of a case that has one."""
+        if self.baseline is None:
+            raise ValueError("no limit needs a baseline")
+        return self.baseline
+
+    def answers(self, row: Row) -> Measurement:
+        """Which images its model got right; InputError where accuracy was not measured."""
+        return self._samples(row, "top1", "accuracy", WITH_IMAGES)
+
+    def latency(self, row: Row) -> Measurement:
+        """Its calls, in ms; InputError where it was not timed."""
+        return self._samples(row, "latency_ms", "latency", AGAIN)
+
+    def seconds(self) -> float:
+        """How long each model was timed, as it was asked for."""
+        asked = self.artifact.manifest.config.get("seconds")
+        return float(asked) if isinstance(asked, int | float) and asked > 0 else 1.0
+
+    def _samples(self, row: Row, quantity: str, words: str, hint: str) -> Measurement:
+        if (crash := self.measured.crash(row)) is not None:
+            raise FailedError(f"The process of {row} died while it was measured.", why=crash, hint=AGAIN)
+        found = samples(self.artifact, row, quantity)
+        if found is None:
+            raise missing(row, quantity, words, hint)
+        return found
+
+
+def missing(row: Row, quantity: str, words: str, hint: str) -> InputError:
+    """A criterion lacks its data."""
+    reason = row.not_measured.get(quantity)
+    return InputError(
+        f"The {words} of {row} was not measured.", why=f"{reason}." if reason else "", hint=hint
+    )
+
+
+def rounds(latency: Measurement) -> list[int]:
+    """How many calls belong to each round; none where the measurement does not say."""
+    found = latency.conditions.get("rounds")
+    if not isinstance(found, list) or not all(isinstance(n, int) and n > 0 for n in found):
+        return []
+    return found if sum(found) == len(latency.samples) else []
+
+
+def round_medians(latency: Measurement) -> NDArray[np.float64]:
+    """One for each round."""
+    ends = np.cumsum(rounds(latency))
+    parts = np.split(np.array(latency.samples), ends[:-1]) if len(ends) else []
+    return np.array([np.median(part) for part in parts])
