@@ -26,7 +26,7 @@ test: .venv/stamp browser  ## the whole test suite
 # A report is opened in it; where it cannot be had, these tests are skipped and say so.
 browser:
 	@command -v chromium >/dev/null || ! command -v apt-get >/dev/null || \
-		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 || \
+		{ echo "installing chromium, in which the tests open a report" >&3; apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } 3>&1 >/dev/null 2>&1 || \
 		echo "chromium could not be installed: the tests that open a report in it are skipped"
 
 check: .venv/stamp  ## style, types, and the generated parts of the README

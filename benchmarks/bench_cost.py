@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,14 @@ def start(model: Path, runtime: str, rounds: int, folder: str) -> dict[str, Any]
     ours, theirs = [], []
     for number in range(rounds):
         for which in random.Random(number).sample([ours, theirs], 2):
+            started = datetime.now(UTC)
             if which is ours:
-                found, wall_s = bench([model], runtime, FIRST_RUN_S, folder)
-                ours.append(wall_s - (found["time"]["total_s"] - found["time"]["opened_s"]))
+                found, _ = bench([model], runtime, FIRST_RUN_S, folder)
+                ended = datetime.fromisoformat(found["time"]["began"])
             else:
-                started = time.monotonic()
                 subprocess.run([sys.executable, "-c", IMPORTS[runtime]], check=True)
-                theirs.append(time.monotonic() - started)
+                ended = datetime.now(UTC)
+            which.append((ended - started).total_seconds())
     ratio = paired_ratio(np.array(ours), np.array(theirs))
     return {
         "runtime": runtime,

@@ -123,9 +123,7 @@ def _plan_step(plan: Plan, name: str, step: Step, where: str = "") -> None:
     inputs = {role.name: _resolve(plan, role, step.options.get(role.name), where) for role in cls.inputs}
     config.check()
     made = {role: [plan.steps[ref] for ref in refs if ref in plan.steps] for role, refs in inputs.items()}
-    config.check_sources(
-        {role: [Source(one.stage, one.config, one.inputs) for one in steps] for role, steps in made.items()}
-    )
+    config.check_sources({role: [_source(plan, one) for one in steps] for role, steps in made.items()})
     key = fingerprint.of_value(
         {
             "stage": step.stage,
@@ -138,6 +136,16 @@ def _plan_step(plan: Plan, name: str, step: Step, where: str = "") -> None:
     )[:16]
     done = _find(plan, config, key) is not None
     plan.steps[name] = PlannedStep(name, step.stage, config, inputs, key, config.produces(), done)
+
+
+def _source(plan: Plan, step: PlannedStep) -> Source:
+    formats = {name: _format(plan, name) for names in step.inputs.values() for name in names}
+    return Source(step.stage, step.config, step.inputs, formats)
+
+
+def _format(plan: Plan, name: str) -> Format:
+    """Of a step's artifact, or of one that was given."""
+    return plan.steps[name].format if name in plan.steps else plan.given[name].format
 
 
 def _find(plan: Plan, config: StageConfig, key: str) -> Artifact | None:
@@ -177,7 +185,7 @@ def _resolve(plan: Plan, role: Input, value: Any, where: str) -> tuple[str, ...]
         raise UsageError(f"{where} takes one {role.name!r}.", hint=f"Received {value!r}.")
     names = tuple(_reference(plan, role, str(reference), where) for reference in references)
     for name in names:
-        found = plan.steps[name].format if name in plan.steps else plan.given[name].format
+        found = _format(plan, name)
         if found not in role.formats:
             wanted = " or ".join(role.formats)
             raise UsageError(

@@ -13,7 +13,7 @@ import typer
 
 import optkit
 from optkit.cli import _console
-from optkit.cli._run import StageCommand
+from optkit.cli._run import PartialResults, StageCommand
 from optkit.core import discover, errors
 from optkit.core.machine import process_rank
 
@@ -113,6 +113,10 @@ def execute(arguments: list[str]) -> int:
             return _bug()
         _console.print_error(_of_the_disk(error), as_json)
         return errors.EXIT_MISSING
+    except PartialResults as partial:
+        text = f"interrupted; partial results are in {partial.where}; the command given again measures anew"
+        _console.err.print(text, markup=False, highlight=False, soft_wrap=True)
+        return errors.EXIT_INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         result = errors.EXIT_INTERRUPTED
     except Exception:  # noqa: BLE001 - the one place where a bug becomes an exit code; the traceback is kept

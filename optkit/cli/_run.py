@@ -24,6 +24,14 @@ STORE = RUNS / ".store"
 Steps = dict[str, dict[str, Any]]
 
 
+class PartialResults(Exception):
+    """Ctrl-C came while models were measured; `where` says what was kept of it."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+
 @dataclass(frozen=True)
 class Done:
     """What a command did, for naming the next one: texts ready for a shell.
@@ -114,20 +122,23 @@ class StageCommand:
         is_kept = out is not None or not measures or self.keeps
         if is_kept:
             _check_target(where, plan)
-        interrupted = None
+        partial: Path | None = None
         with _console.ConsoleReporter() as reporter:
             # A measurement is asked for to be made now; a model is the same one when made again.
             fresh = frozenset(name for name, step in plan.steps.items() if measures and step.config.measures)
             try:
                 artifact = pipeline.run(plan, reporter, fresh)[last]
             except pipeline.Interrupted as error:
-                if error.step != last:
+                if process_rank():
                     raise
-                interrupted, artifact = error, error.artifact
+                artifact = error.artifact
+                partial = where if error.step == last and is_kept else RUNS / artifact.manifest.stage
         if process_rank():  # the main process shows and keeps what all have worked on
             return
-        if is_kept:
-            copy_artifact(artifact, where)
+        if partial or is_kept:
+            copy_artifact(artifact, partial or where)
+        if partial and artifact.manifest.stage != self.stage:  # this command's own step has not begun
+            raise PartialResults(str(partial))
         for path, text in files.items():
             write_atomically(path, text(artifact))
         if as_json:
@@ -136,8 +147,8 @@ class StageCommand:
             self.show(artifact)
             if is_kept:
                 _console.err.print(f"saved in {where}", highlight=False)
-        if interrupted:
-            raise interrupted
+        if partial:
+            raise PartialResults(str(partial))
         done = Done(artifact, shlex.quote(str(where)), shlex.join(_models(plan)), _data_flag(plan))
         _console.next_command(self.next_command(done))
         if code := self.exit_code(artifact):

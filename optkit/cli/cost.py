@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import Done, StageCommand, Steps
+from optkit.cli._counting import counting_step, next_command
+from optkit.cli._run import StageCommand
 
 FORMULAS = "2·H·W·C_in·C_out·K² and C_in·C_out·K² + C_out, of every layer"
-SUFFIXES = (".onnx", ".safetensors", ".pth", ".pt", ".plan", ".engine")
-
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
 
@@ -144,24 +143,6 @@ def _signed(value: int, unit: float) -> str:
     return f"{value / unit:+,.4f}" if value else ""
 
 
-def expand(options: dict[str, Any], load: dict[str, Any]) -> Steps:
-    """What is a path is a model, anything else an architecture."""
-    from optkit.core.types import MANIFEST  # --help needs no types
-
-    options, path = dict(options), Path(options["model"])
-    if path.suffix not in SUFFIXES and not path.exists():
-        options["arch"] = options.pop("model")
-    elif "size" in options and path.is_file() and not (path.parent / MANIFEST).is_file():
-        load["size"] = options["size"]
-    return {"cost": {"stage": "cost", **options}}
-
-
-def next_command(done: Done) -> str:
-    """Measure the model, or train the architecture."""
-    name = done.artifact.manifest.details["name"]
-    return f"optkit bench {done.models}" if done.models else f"optkit finetune --arch {name}"
-
-
 command = StageCommand(
     "cost",
     HELP,
@@ -170,5 +151,5 @@ command = StageCommand(
     next_command,
     positional=("model",),
     hidden=("arch",),
-    expand=expand,
+    expand=partial(counting_step, "cost"),
 )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from optkit.cli import _console
-from optkit.cli._run import Done, StageCommand, Steps
+from optkit.cli._counting import counting_step, next_command
+from optkit.cli._run import StageCommand
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
-
-SUFFIXES = (".onnx", ".safetensors", ".pth", ".pt", ".plan", ".engine")
 
 HELP = """Estimate the throughput of a model on GPUs that are not here.
 
@@ -40,7 +39,7 @@ def show(artifact: Artifact) -> None:
     rows = details["estimates"]
     _console.table(
         f"estimate, not measured: {details['name']} at {metrics['size']} px, {metrics['macs'] / 1e9:.4g} GMACs",
-        ["GPU, PyTorch", "images/s (estimate)", "90 % range", "ms (estimate)", "median error", "mean error"],
+        ["GPU, PyTorch", "images/s (estimate)", "90 % range", "ms (estimate)", "median error of ms", "mean"],
         [
             [
                 f"{row['gpu']} {row['torch']} {'compiled' if row['compiled'] else 'eager'} {row['layout']}",
@@ -67,23 +66,12 @@ def _figures(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.10g}"
 
 
-def expand(options: dict[str, Any], load: dict[str, Any]) -> Steps:
-    """What is a path is a model, anything else an architecture."""
-    from optkit.core.types import MANIFEST  # --help needs no types
-
-    options = dict(options)
-    path = Path(options.get("model", ""))
-    if "model" in options and path.suffix not in SUFFIXES and not path.exists() and "arch" not in options:
-        options["arch"] = options.pop("model")
-    elif "size" in options and path.is_file() and not (path.parent / MANIFEST).is_file():
-        load["size"] = options["size"]
-    return {"estimate": {"stage": "estimate", **options}}
-
-
-def next_command(done: Done) -> str:
-    """Measure the model here, or train the architecture."""
-    name = done.artifact.manifest.details["name"]
-    return f"optkit bench {done.models}" if done.models else f"optkit finetune --arch {name}"
-
-
-command = StageCommand("estimate", HELP, show, to_json, next_command, positional=("model",), expand=expand)
+command = StageCommand(
+    "estimate",
+    HELP,
+    show,
+    to_json,
+    next_command,
+    positional=("model",),
+    expand=partial(counting_step, "estimate"),
+)

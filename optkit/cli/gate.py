@@ -22,8 +22,9 @@ Every estimate has an interval at --confidence. A limit is kept when the whole i
 whole interval breaks it; between the two the verdict is "cannot tell", with the number of images or seconds more that
 would decide it if the estimate stays.
 
-Exit codes: 0 pass; 1 fail, or a process crashed; 5 cannot tell. In JUnit XML "cannot tell" is an error, as CI systems
-let skipped tests pass.
+Exit codes: 0 pass; 1 fail, or the process of the judged model or its baseline crashed; 5 cannot tell. In JUnit XML
+"cannot tell" and a crash are errors, as CI systems let skipped tests pass. Ctrl-C while models are measured leaves the
+partial measurement in runs/bench.
 
 [bold]Examples[/]
 

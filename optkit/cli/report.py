@@ -32,10 +32,13 @@ def command(
     ],
     baseline: Annotated[
         str | None,
-        typer.Option(help="Step that the others are compared with, of a single run; default: the first one."),
+        typer.Option(
+            help="Model that the others are compared with, of a single run; default: the first one."
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the report; default: that of the first run.")
+        Path | None,
+        typer.Option("--out", file_okay=False, help="Folder for the report; default: that of the first run."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
 ) -> None:
@@ -43,6 +46,8 @@ def command(
     from optkit.core.errors import UsageError
 
     folder = out or runs[0]
+    if out:
+        _check_folder(out)
     if len(runs) > 1 and baseline is not None:
         raise UsageError(
             "--baseline is for the report of a single run.",
@@ -57,6 +62,18 @@ def command(
             _console.out.print(line, markup=False, highlight=False, soft_wrap=True)
     if (runs[0] / "recipe.yaml").is_file() and len(runs) == 1:
         _console.next_command(f"optkit run {shlex.quote(str(runs[0] / 'recipe.yaml'))} --dry-run")
+
+
+def _check_folder(out: Path) -> None:
+    from optkit.core.errors import InputError
+
+    for parent in out.parents:
+        if parent.exists() and not parent.is_dir():
+            raise InputError(
+                f"The folder {str(out)!r} cannot be made.",
+                why=f"{str(parent)!r} is a file.",
+                hint="Give another folder with --out.",
+            )
 
 
 def _one(run: Path, baseline: str | None, folder: Path) -> tuple[list[str], dict[str, Path]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from optkit.cli import _console, bench, gate
-from optkit.cli._run import RUNS, STORE
+from optkit.cli._run import RUNS, STORE, PartialResults
 from optkit.core.errors import EXIT_OK, UsageError
 from optkit.core.machine import process_rank
 
@@ -25,8 +25,9 @@ MARKER = ".optkit-run"  # in every folder that `optkit run` made: which sub-fold
 
 HELP = """Run a recipe: every step that is not done yet, then the report.
 
-A run that was cut off goes on where it stopped when the command is given again. A recipe with a `budget:` ends as
-`optkit gate` does: exit code 1 when a limit is broken, 5 when the measurement cannot tell.
+A run that was cut off goes on where it stopped when the command is given again; a measurement that Ctrl-C cut off is
+shown in the report, and made anew. A recipe with a `budget:` ends as `optkit gate` does: exit code 1 when a limit is
+broken, 5 when the measurement cannot tell.
 
 [bold]Examples[/]
 
@@ -84,9 +85,18 @@ def command(
     if not process_rank():
         _prepare(folder, plan, names)
     with _console.ConsoleReporter() as reporter:
-        artifacts = pipeline.run(
-            plan, reporter, finished=lambda name, artifact: copy_artifact(artifact, folder / names[name])
-        )
+        try:
+            artifacts = pipeline.run(
+                plan, reporter, finished=lambda name, artifact: copy_artifact(artifact, folder / names[name])
+            )
+        except pipeline.Interrupted as error:
+            if process_rank():
+                raise
+            partial = PartialResults(
+                f"{folder / names[error.step]}, and the report of what there is in {folder}"
+            )
+            _report(folder)
+            raise partial from None
     if process_rank():  # the main process shows what all have worked on
         return
     gates = {name: one for name, one in artifacts.items() if one.manifest.stage == pipeline.GATE}

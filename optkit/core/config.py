@@ -23,11 +23,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Source:
-    """The step that will make an input: its stage, its config, and the names of its own inputs by role."""
+    """The step that will make an input: its stage, its config, the names of its own inputs by role, and the format
+    of each of them."""
 
     stage: str
     config: StageConfig
     inputs: dict[str, tuple[str, ...]]
+    formats: dict[str, Format]
 
 
 class Config(Record):

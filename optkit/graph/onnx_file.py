@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, UsageError
 from optkit.core.types import ModelSpec, Precision
 from optkit.graph.lint.names import type_name
 
@@ -82,6 +82,17 @@ def _refuse_image_type(value: onnx.ValueInfoProto) -> None:
             "The ONNX file does not take normalised float images.",
             why=f"Its input {value.name!r} is of the type {type_name(kind)}.",
             hint="Export the classifier with an input in float32 or float16.",
+        )
+
+
+def check_size(model: onnx.ModelProto, size: int) -> None:
+    """UsageError unless the graph takes images of `size` pixels."""
+    fixed = classifier_io(model).size
+    if fixed and fixed != size:
+        raise UsageError(
+            f"The ONNX file takes {fixed}×{fixed} pixels, not {size}.",
+            why="Its export fixed the size.",
+            hint=f"Leave --size out, or export the network at {size} pixels.",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -98,8 +98,11 @@ def stored() -> dict[str, dict[str, Any]]:
     return fits
 
 
-def estimate(features: Mapping[str, float], setup: str) -> Estimate:
-    """Throughput of a network of these features with the setup, a key of SETUPS."""
+def estimate(features: Mapping[str, float], setup: str, unknown: Sequence[str] = ()) -> Estimate:
+    """Throughput of a network of these features with the setup, a key of SETUPS.
+
+    `unknown` are kinds of operations of which no calibrated network has any: they are counted as copies.
+    """
     found = stored()[setup]
     terms = Terms.of(tuple(found["ms"]), SETUPS[setup])
     one = Networks(
@@ -112,6 +115,7 @@ def estimate(features: Mapping[str, float], setup: str) -> Estimate:
     times = terms.amounts(one, np.array([found["batch"]]))[0] * [found["ms"][name] for name in terms.names]
     ms = float(times.sum())
     beyond = _beyond(dict(zip(terms.names, times.tolist(), strict=True)), ms, found)
+    beyond += tuple(f"what {kind} computes is not known, and counted as a copy" for kind in unknown)
     widening = 2 if beyond else 1
     low, high = (bound**widening for bound in _ordered(found["range_90"]))
     return Estimate(

@@ -144,5 +144,5 @@ def best_stiffness(errors: HeldOut) -> float:
 
 
 def relative(residuals: Array) -> Array:
-    """|estimate − measured| / measured."""
+    """|estimate − measured| / measured of the time per image; residuals are log(estimated / measured time)."""
     return np.abs(np.expm1(residuals))

@@ -55,6 +55,36 @@ KINDS = {
     "HardSwish": "hardswish",
     "Swish": "silu",
 }
+COPIES = frozenset(
+    [
+        "Concat",
+        "Slice",
+        "Split",
+        "Gather",
+        "Pad",
+        "Transpose",
+        "Resize",
+        "Upsample",
+        "Tile",
+        "Expand",
+        "Where",
+        "ScatterND",
+        "ScatterElements",
+        "GatherElements",
+        "GatherND",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Cast",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "Neg",
+        "Abs",
+        "Not",
+        "Equal",
+        "Reciprocal",
+    ]
+)
 GATES = {"Sigmoid": "silu", "HardSigmoid": "hardswish"}  # x·gate(x) is one activation
 CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}  # and where their weight is
 PRODUCTS = {"Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3}
@@ -227,7 +257,13 @@ class _Reader:
             written = max(count for _, count in reads) if shape is None else math.prod(shape)
             self._add(
                 node,
-                Op(KINDS.get(node.op_type, "copy"), reads, (0, written), promotes=self._has_parameter(node)),
+                Op(
+                    KINDS.get(node.op_type, "copy"),
+                    reads,
+                    (0, written),
+                    promotes=self._has_parameter(node),
+                    unknown="" if node.op_type in KINDS or node.op_type in COPIES else node.op_type,
+                ),
             )
 
     def _has_parameter(self, node: onnx.NodeProto) -> bool:

@@ -58,6 +58,7 @@ class Op:
     stride: int = 1
     weights: int = 0
     promotes: bool = False
+    unknown: str = ""  # the operator's name, where what it computes is not known: it is counted as a copy
 
 
 def convolution(
@@ -214,6 +215,11 @@ def totals(ops: Sequence[Op]) -> tuple[int, int]:
     """MACs, and the values that convolutions and matrix products write ("activations")."""
     products = [op for op in ops if op.kind in PRODUCTS]
     return sum(op.macs for op in products), sum(op.writes[1] for op in products)
+
+
+def unknown_kinds(ops: Sequence[Op]) -> list[str]:
+    """Operators whose cost is not known."""
+    return sorted({op.unknown for op in ops} - {""})
 
 
 def kinds(ops: Sequence[Op]) -> dict[str, int]:

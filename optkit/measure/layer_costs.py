@@ -105,9 +105,10 @@ def _row(part: _Part, total_ms: float, ceilings: Ceilings | None, batch: int) ->
 def _limit(
     macs: int, moved: int, precision: str, ceilings: Ceilings | None
 ) -> tuple[float | None, str | None]:
-    """The least milliseconds, and which ceiling sets them; None where nothing is counted or no ceiling is known."""
+    """The least milliseconds, and which ceiling sets them; None where nothing is counted or a ceiling is unknown."""
     peak = ceilings.macs_per_s.get(precision) if ceilings else None
-    if ceilings is None or peak is None or not macs:
+    bytes_per_s = ceilings.bytes_per_s if ceilings else None
+    if peak is None or bytes_per_s is None or not macs:
         return None, None
-    compute_ms, memory_ms = 1000 * macs / peak, 1000 * moved / ceilings.bytes_per_s
+    compute_ms, memory_ms = 1000 * macs / peak, 1000 * moved / bytes_per_s
     return max(compute_ms, memory_ms), "compute" if compute_ms >= memory_ms else "memory"

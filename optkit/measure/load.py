@@ -18,25 +18,26 @@ from optkit.measure.latency import Stopwatch
 
 Call = Callable[[], object]
 TAIL = 0.01  # share of queries that may be late: the bound is one on p99
-QUERIES = 662  # from which p99 is bounded at 99 % confidence with one late query (see `statistics.ENOUGH`)
+QUERIES = 662  # of a run, as many as a p99 is given of at all (see `statistics.ENOUGH`)
 PRECISION = 0.05  # of the rate that is searched for
 LEAST = 0.2  # of the capacity: lower rates take minutes to try, and say that the machine is disturbed
 
 
-def run_offline(callers: Sequence[Call], seconds: float) -> tuple[int, float]:
-    """Every caller works without a pause in a thread of its own: (calls done, seconds until the last ended)."""
-    watch = Stopwatch()
+def run_offline(callers: Sequence[Call], seconds: float) -> float:
+    """Calls per second, when every caller works without a pause in a thread of its own.
 
-    def work(call: Call) -> int:
-        done = 0
+    Each is counted for as long as it worked, at least one call: the last ones to end do not lower the figure.
+    """
+
+    def work(call: Call) -> float:
+        watch, done = Stopwatch(), 0
         while not done or watch.seconds() < seconds:
             call()
             done += 1
-        return done
+        return done / watch.seconds()
 
     with ThreadPoolExecutor(len(callers)) as pool:
-        calls = sum(pool.map(work, callers))
-        return calls, watch.seconds()
+        return sum(pool.map(work, callers))
 
 
 def run_server(
@@ -80,13 +81,14 @@ class Sustained:
 def sustained_rate(probe: Callable[[float], list[float] | None], capacity: float) -> Sustained | None:
     """The highest rate that keeps the bound, to within 5 %, by bisection between a fifth of `capacity` and all of it.
 
-    `probe(rate)` runs the load and answers as `run_server` does. None when no rate that was tried keeps it.
+    `probe(rate)` runs the load and answers as `run_server` does; a rate that failed is tried once more, as other work
+    may have been the reason. None when no rate that was tried keeps it.
     """
     best: Sustained | None = None
     low, high = LEAST * capacity, capacity
     while high - low > PRECISION * high:
         rate = (low + high) / 2
-        latencies = probe(rate)
+        latencies = probe(rate) or probe(rate)
         if latencies is None:
             high = rate
         else:

@@ -20,20 +20,23 @@ from optkit.measure.latency import Stopwatch
 
 MEMORY_SHARE = 0.4  # of the time that is given
 LEAST_CALLS = 3
-CACHES = 4  # how many times the last-level cache the copied arrays are, together
+CACHES, LEAST_CACHES = 4, 2  # how many times the last-level cache the copied arrays are, together
 MOST_BYTES = (
     512 << 20
-)  # of them: touching memory for the first time may take seconds per GiB in a virtual machine
+)  # of them, where the cache allows it: touching memory for the first time may take seconds per GiB
 USUAL_CACHE, USUAL_MEMORY = 32 << 20, 2 << 30  # bytes, where the system does not say
 SHARE_OF_FREE_MEMORY = 0.25
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Multiply-accumulates per second by precision, bytes per second (read and written), and how they were found."""
+    """Multiply-accumulates per second by precision, bytes per second (read and written), and how they were found.
+
+    What could not be measured has its reason in `not_measured`: a precision, or "bytes_per_s", which is None then.
+    """
 
     macs_per_s: dict[str, float]
-    bytes_per_s: float
+    bytes_per_s: float | None
     device: str
     threads: int
     how: str
@@ -49,8 +52,7 @@ def measure_ceilings(
 ) -> Ceilings:
     """Measure this machine, now, with as many threads; `device` is cpu or cuda.
 
-    The best of several kernels and shapes stands for a precision ("fp32", "int8", "bf16", …); where none is at hand
-    it is in `not_measured`.
+    The best of several kernels and shapes stands for a precision ("fp32", "int8", "bf16", …).
     """
     precisions = list(dict.fromkeys(precisions))
     each = seconds * (1 - MEMORY_SHARE) / max(1, len(precisions))
@@ -63,8 +65,13 @@ def measure_ceilings(
             continue
         found[precision], name = _fastest(kernels, each)
         hows.append(f"{precision}: {name}")
-    bytes_per_s, copied = _memory(threads, seconds * MEMORY_SHARE, device)
-    how = f"best call of dense kernels ({'; '.join(hows)}); {copied}"
+    how = f"best call of dense kernels ({'; '.join(hows)})"
+    bytes_per_s = None
+    if device == "cpu" and (why := _too_small(_array_bytes())):
+        missing["bytes_per_s"] = why
+    else:
+        bytes_per_s, copied = _memory(threads, seconds * MEMORY_SHARE, device)
+        how += f"; {copied}"
     return Ceilings(found, bytes_per_s, device, threads, how, missing)
 
 
@@ -92,8 +99,7 @@ def _memory(threads: int, seconds: float, device: str) -> tuple[float, str]:
     if device == "cuda":
         call, moved = cuda_copy()
         return moved / _best_seconds(call, seconds), f"device copy of {moved >> 21} MiB"
-    cache = last_level_cache()
-    size = min(CACHES * cache, MOST_BYTES, int(SHARE_OF_FREE_MEMORY * free_memory())) // (2 * threads)
+    size = _array_bytes() // (2 * threads)
     sources = [np.empty(size, np.uint8) for _ in range(threads)]
     targets = [np.empty(size, np.uint8) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
@@ -105,8 +111,26 @@ def _memory(threads: int, seconds: float, device: str) -> tuple[float, str]:
         for _ in pool.map(_touch, [*sources, *targets]):
             pass
         best = _best_seconds(copy, seconds)
-    text = f"copies of {size * threads >> 20} MiB to as many others, beside a cache of {cache >> 20} MiB"
+    text = f"copies of {size * threads >> 20} MiB to as many others, beside a cache of {last_level_cache() >> 20} MiB"
     return 2 * size * threads / best, text
+
+
+def _array_bytes() -> int:
+    """Of all copied arrays together."""
+    cache = last_level_cache()
+    most = max(MOST_BYTES, LEAST_CACHES * cache)
+    return min(CACHES * cache, most, int(SHARE_OF_FREE_MEMORY * free_memory()))
+
+
+def _too_small(size: int) -> str:
+    """Why copies of so many bytes say nothing of the memory; empty where they do."""
+    cache = last_level_cache()
+    if size >= LEAST_CACHES * cache:
+        return ""
+    return (
+        f"too little memory is free to copy more than the cache of {cache >> 20} MiB holds: "
+        f"{LEAST_CACHES * cache / SHARE_OF_FREE_MEMORY / 2**30:.1f} GiB are needed"
+    )
 
 
 def _touch(array: np.ndarray[Any, Any]) -> None:
@@ -122,14 +146,22 @@ def last_level_cache() -> int:
     return max(sizes)
 
 
-def free_memory() -> int:
+def free_memory(root: Path = Path("/")) -> int:
     """Bytes that may be taken: of the machine, or of what its control group leaves, as Linux tells them."""
     free = USUAL_MEMORY
     with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
         free = int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) << 10
-    group = Path("/sys/fs/cgroup")
+    group = root / "sys/fs/cgroup"
     with suppress(OSError, ValueError):  # no limit is the word "max"
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, limit - used)
-    return free
+        free = min(free, limit - used + _file_cache(group))
+    return max(0, free)
+
+
+def _file_cache(group: Path) -> int:
+    """Bytes of files that a control group keeps in memory, which it gives up for anything else."""
+    with suppress(OSError, ValueError, KeyError):
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(stat["inactive_file"]) + int(stat["active_file"])
+    return 0

@@ -22,10 +22,7 @@ RAPL = "sys/class/powercap"
 
 
 class Telemetry:
-    """Samples the machine in a thread while the `with` block runs.
-
-    A sample takes less than a millisecond of one processor; `cpu_seconds` is what all took.
-    """
+    """Samples the machine in a thread while the `with` block runs; that takes about 1 ms of one processor each time."""
 
     def __init__(
         self, interval_s: float = INTERVAL_S, host: Host | None = None, gpu: Gpu | str | None = None
@@ -39,7 +36,6 @@ class Telemetry:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="telemetry", daemon=True)
         self._started = 0.0
-        self.cpu_seconds = 0.0
 
     def __enter__(self) -> Telemetry:
         self._open()
@@ -52,17 +48,21 @@ class Telemetry:
         self._thread.join()
 
     def trace(self) -> dict[str, Any]:
-        """`columns` (the first: seconds since the start), `rows`, and `gaps`: why a column is not there."""
+        """`columns` (the first: seconds since the start), `rows`, and `gaps`: why a column is not there.
+
+        May be asked for while the block runs.
+        """
+        rows, gaps = list(self._rows), dict(self._gaps)  # the thread goes on
         names = ["seconds", *self._probes]
         kept = [
             place for place, name in enumerate(names)
-            if not place or any(row[place] is not None for row in self._rows)
+            if not place or any(row[place] is not None for row in rows)
         ]  # fmt: skip
         shown = {names[place] for place in kept}
         return {
             "columns": [names[place] for place in kept],
-            "rows": [[row[place] for place in kept] for row in self._rows],
-            "gaps": {name: why for name, why in self._gaps.items() if name not in shown},
+            "rows": [[row[place] for place in kept] for row in rows],
+            "gaps": {name: why for name, why in gaps.items() if name not in shown},
         }
 
     def _open(self) -> None:
@@ -81,7 +81,6 @@ class Telemetry:
             self._sample()
         if not self._rows:
             self._sample()
-        self.cpu_seconds = time.thread_time()
 
     def _sample(self) -> None:
         row: list[float | None] = [round(time.monotonic() - self._started, 2)]

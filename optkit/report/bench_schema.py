@@ -44,6 +44,17 @@ class Energy(Finding):
     source: str = ""
 
 
+class DeviceTimes(Finding):
+    """Medians of the parts of a run on a GPU, in ms, with or without a CUDA graph, or timed `like` another tool."""
+
+    cuda_graph: bool | None = None
+    like: str = ""
+    h2d_ms: float | None = None
+    compute_ms: float | None = None
+    d2h_ms: float | None = None
+    enqueue_ms: float | None = None
+
+
 class Reference(Finding):
     """What something is compared with."""
 
@@ -115,11 +126,13 @@ class Flips(Finding):
 class Layer(Finding):
     """A layer's time, and the least that the two ceilings of the machine allow (`limit_ms`).
 
-    `share` is that of the model's time, `of_limit` the part of the limiting ceiling that was reached.
+    `share` is that of the model's time, `of_limit` the part of the limiting ceiling that was reached. A layer without
+    MACs was not counted, and has no limit.
     """
 
     name: str
     type: str = ""
+    precision: str | None = None
     ms: float | None = None
     share: float | None = None
     macs: Number | None = None
@@ -136,7 +149,11 @@ class Layer(Finding):
 
 
 class LayerCosts(Finding):
-    """The profile of a model in a runtime; `unmapped_ms` belongs to no layer of the network."""
+    """The profile of a model in a runtime; `unmapped_ms` belongs to no layer of the network.
+
+    `limit_ms` is the least that the ceilings allow all counted layers, `of_limit` its part of `total_ms`;
+    `without_time` names the counted layers that no kernel stands for, `note` how to read the figures.
+    """
 
     name: str
     key: str = ""
@@ -144,6 +161,10 @@ class LayerCosts(Finding):
     batch: int | None = None
     total_ms: float | None = None
     unmapped_ms: float | None = None
+    limit_ms: float | None = None
+    of_limit: float | None = None
+    without_time: tuple[str, ...] = ()
+    note: str = ""
     layers: tuple[Layer, ...] = ()
 
 
@@ -207,7 +228,8 @@ class Bench(Finding):
 class Estimate(Finding):
     """Images per second of a model on a GPU that is not here, with the errors of such estimates.
 
-    `range_90` holds the truth of 90 in 100 held-out models; `median_error` and `mape` are shares of it.
+    `range_90` holds the truth of 90 in 100 held-out models; `median_error` and `mape` are shares of it. `beyond` says
+    what makes it an extrapolation, and `basis` what it was fitted to.
     """
 
     name: str
@@ -218,5 +240,9 @@ class Estimate(Finding):
     median_error: float | None = None
     mape: float | None = None
     n_models: int | None = None
+    n_families: int | None = None
     batch: int | None = None
+    precision: str = ""
+    beyond: tuple[str, ...] = ()
+    basis: str = ""
     word: str = "estimate"

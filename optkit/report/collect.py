@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from optkit.core.types import MANIFEST
 from optkit.report.bench_schema import Bench
 from optkit.report.benches import KEPT, benches
 from optkit.report.compare import with_deltas, with_front
+from optkit.report.conditions import conditions, images_of, with_groups
 from optkit.report.datacard import data_cards
 from optkit.report.estimates import estimates
 from optkit.report.findings import evaluations, explanations
@@ -23,6 +25,7 @@ from optkit.report.quantisation import quantized
 from optkit.report.schema import Evaluation, Machine, Report, Row, Step, Warned
 
 RECIPE = "recipe.yaml"
+LOADS = ("offline", "server")  # of a bench, beside single calls
 ROWS = "rows"  # where a bench manifest's `details` keep them
 # By stage: what of the details the steps of a report go without.
 LEFT_OUT = {
@@ -32,10 +35,12 @@ LEFT_OUT = {
 
 
 def collect(run_dir: Path, baseline: str | None = None) -> Report:
-    """Read the artifacts in `run_dir`; `baseline` is a model's name, by default that of the first row."""
+    """Read the artifacts in `run_dir`; `baseline` is a model's name (or what the bench was given for it), by
+    default that of the first row."""
     steps = read_steps(run_dir)
     rows = [row for step in steps for row in _bench_rows(step)]
     names = list(dict.fromkeys(row.name for row in rows if row.computes))
+    baseline = _as_given(steps).get(baseline or "", baseline)
     if baseline is not None and baseline not in names:
         raise UsageError(f"No benched model is called {baseline!r}.", hint=closest(baseline, names))
     first = baseline or (names[0] if names else None)
@@ -43,7 +48,10 @@ def collect(run_dir: Path, baseline: str | None = None) -> Report:
     evaluated = evaluations(steps)
     comparable = _comparable(evaluated, [*rows, *unbenched], steps)
     benched = benches(steps)
-    rows = with_front(with_deltas([_with_top1(row, comparable) for row in rows], first, steps, benched))
+    by_name = {step.name: step for step in steps}
+    rows = [_with_top1(row, comparable) for row in rows]
+    rows = with_groups(rows, [conditions(row, by_name) for row in rows])
+    rows = with_front(with_deltas(rows, first, steps, benched))
     unbenched = [_with_top1(row, comparable) for row in unbenched]
     machines = _machines(steps)
     recipe = run_dir / RECIPE
@@ -65,6 +73,18 @@ def collect(run_dir: Path, baseline: str | None = None) -> Report:
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else None,
         commands=tuple(_commands(run_dir, machines)),
     )
+
+
+def _as_given(steps: list[Step]) -> dict[str, str]:
+    """The names of rows by what the bench was given: the paths that they are short for."""
+    known = [step.manifest.details.get("models") for step in steps if step.manifest.stage == "bench"]
+    return {
+        given: name
+        for names in known
+        if isinstance(names, dict)
+        for name, given in names.items()
+        if isinstance(given, str)
+    }
 
 
 def _pictures_of(run_dir: Path) -> Path:
@@ -90,14 +110,6 @@ def _comparable(evaluated: list[Evaluation], rows: list[Row], steps: list[Step])
     own = [data[row.bench or row.name] for row in rows if row.computes and row.top1 is not None]
     wanted = own or [data[evaluation.step] for evaluation in usable[:1]]
     return [one for one in usable if all(data[one.step] == other for other in wanted)]
-
-
-def images_of(step: Step) -> dict[str, Any]:
-    """What of a step's config decides on which images it measures."""
-    data = step.manifest.config.get("data")
-    return (
-        {name: data.get(name) for name in ("path", "val", "val_fraction")} if isinstance(data, dict) else {}
-    )
 
 
 def _with_top1(row: Row, evaluated: list[Evaluation]) -> Row:
@@ -165,16 +177,33 @@ def _sorted_by_lineage(steps: dict[str, Step]) -> list[Step]:
 def _bench_rows(step: Step) -> list[Row]:
     if step.manifest.stage != "bench":
         return []
+    details, loads = step.manifest.details, step.manifest.config.get("loads")
+    known = {"bench": step.name, "is_partial": bool(details.get("interrupted"))}
     try:
-        return [
-            Row.model_validate({**row, "bench": step.name}) for row in step.manifest.details.get(ROWS, [])
-        ]
+        rows = [Row.model_validate({**row, **known}) for row in details.get(ROWS, [])]
     except (ValidationError, TypeError) as error:
         raise InputError(
             f"The rows of bench step {step.name!r} cannot be read.",
             why=str(error).replace("\n", " ")[:300],
             hint="They were written by another version; run the step again.",
         ) from None
+    # Older manifests do not tell which loads were asked for.
+    return [_with_loads(row, loads) for row in rows] if isinstance(loads, list) else rows
+
+
+def _with_loads(row: Row, loads: list[str]) -> Row:
+    """The row with a reason for every load that it has no figure of, where the bench gave none."""
+    gaps = {load: _load_gap(row, load, loads) for load in LOADS if getattr(row, load) is None}
+    known = {load: why for load, why in gaps.items() if why}
+    return row.model_copy(update={"not_measured": known | row.not_measured})
+
+
+def _load_gap(row: Row, load: str, loads: list[str]) -> str:
+    if load not in loads:
+        return f"not asked for (--loads {load})"
+    if load == "server" and (row.batch or 1) > 1:
+        return "belongs to batch 1: its requests are single images"
+    return row.not_measured.get("latency_ms", "")
 
 
 def _unbenched_rows(steps: list[Step], benched: set[str]) -> list[Row]:
@@ -251,10 +280,8 @@ def _commands(run_dir: Path, machines: list[Machine]) -> list[str]:
     """How to get the same packages and run the same recipe, from the folder in which `run` was called."""
     last = machines[-1].packages
     # The local part of a version ("+cpu") is no pin that the package index knows.
-    pins = " ".join(
-        f"'{name}=={version.split('+')[0]}'" for name, version in last.items() if name != "optkit"
-    )
-    commands = [f"pip install {pins}"] if pins else []
+    pins = [f"{name}=={version.split('+')[0]}" for name, version in last.items() if name != "optkit"]
+    commands = [f"pip install {shlex.join(pins)}"] if pins else []
     if (run_dir / RECIPE).is_file():
-        commands.append(f"optkit run {run_dir / RECIPE}")
+        commands.append(f"optkit run {shlex.quote(str(run_dir / RECIPE))}")
     return commands

@@ -11,6 +11,7 @@ from typing import Any
 from optkit.core.score import score_interval
 from optkit.report.base import Interval, Number
 from optkit.report.bench_schema import Bench, Comparison
+from optkit.report.conditions import Conditions, conditions
 from optkit.report.schema import Delta, Row, Step
 
 Answers = dict[
@@ -20,6 +21,7 @@ Comparisons = dict[
     tuple[str, str, str, int | None], list[Comparison]
 ]  # by bench step, name, runtime and batch
 Z95 = NormalDist().inv_cdf(0.975)
+NOT_SIDE_BY_SIDE = "not timed side by side"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Evidence:
 
     answers: Answers
     comparisons: Comparisons
+    steps: dict[str, Step]
+
+    def conditions(self, row: Row) -> Conditions:
+        return conditions(row, self.steps)
 
     def comparison(self, row: Row, reference: Row) -> Comparison | None:
         """How the two were timed side by side."""
@@ -87,7 +93,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def with_deltas(rows: list[Row], baseline: str | None, steps: list[Step], benches: list[Bench]) -> list[Row]:
     """Every row compared with the model called `baseline`, and with the nearest model it was made from."""
-    evidence = Evidence(_answers(steps), _comparisons(benches))
+    evidence = Evidence(_answers(steps), _comparisons(benches), {step.name: step for step in steps})
     return [_compared(row, rows, baseline, steps, evidence) for row in rows]
 
 
@@ -164,27 +170,42 @@ def _ancestors(key: str, steps: list[Step]) -> list[str]:
 
 def _delta(row: Row, reference: Row, evidence: Evidence) -> Delta:
     timed = evidence.comparison(row, reference)
-    known = row.top1 is not None and reference.top1 is not None
+    this, other = evidence.conditions(row), evidence.conditions(reference)
     return Delta(
         reference=reference.name,
         reference_format=reference.format,
         reference_precision=reference.precision,
         reference_runtime=reference.runtime,
         runtime=row.runtime,
-        speedup=1 / timed.ratio if timed and timed.ratio > 0 else _ratio(reference.p50, row.p50),
+        speedup=1 / timed.ratio if timed and timed.ratio > 0 else ratio(reference.p50, row.p50),
         latency_interval=timed.interval if timed else None,
         verdict=timed.verdict if timed else None,
         rounds=timed.rounds if timed else None,
-        top1_difference=(row.top1 or 0) - (reference.top1 or 0) if known else None,
-        **_difference(row, reference, evidence.answers),
-        size_ratio=_ratio(row.size_bytes, reference.size_bytes),
-        macs_ratio=_ratio(row.macs, reference.macs),
+        not_comparable=this.latencies_differ_by(other),
+        no_verdict="" if timed else _no_verdict(row, reference, evidence),
+        **accuracy_fields(row, reference, this.images == other.images),
+        **_interval(row, reference, evidence.answers, this.images == other.images),
+        size_ratio=ratio(row.size_bytes, reference.size_bytes),
+        macs_ratio=ratio(row.macs, reference.macs),
     )
 
 
-def _difference(row: Row, reference: Row, answers: Answers) -> dict[str, Any]:
+def _no_verdict(row: Row, reference: Row, evidence: Evidence) -> str:
+    """A bench step times all its models side by side, and compares each with its first one."""
+    compares = any(step == row.bench for step, *_ in evidence.comparisons)
+    return "medians alone" if row.bench == reference.bench and compares else NOT_SIDE_BY_SIDE
+
+
+def accuracy_fields(row: Row, reference: Row, same_images: bool) -> dict[str, Any]:
+    """Of a Delta: the difference of top-1, or that the two are of other images."""
+    if row.top1 is None or reference.top1 is None:
+        return {}
+    return {"top1_difference": row.top1 - reference.top1} if same_images else {"other_images": True}
+
+
+def _interval(row: Row, reference: Row, answers: Answers, same_images: bool) -> dict[str, Any]:
     """Of a Delta: what can be said of the difference of top-1, image by image where both saw the same ones."""
-    if row.top1 is None or reference.top1 is None or not row.n or not reference.n:
+    if not same_images or row.top1 is None or reference.top1 is None or not row.n or not reference.n:
         return {}
     this = answers.get((row.bench, row.key, row.runtime), ())
     other = answers.get((reference.bench, reference.key, reference.runtime), ())
@@ -209,18 +230,22 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> dict[s
     }
 
 
-def _ratio(value: Number | None, reference: Number | None) -> float | None:
+def ratio(value: Number | None, reference: Number | None) -> float | None:
+    """None where either is not known, or zero."""
     return value / reference if value and reference else None
 
 
 def with_front(rows: list[Row]) -> list[Row]:
-    """Mark the front of (p50 latency, top-1) of each batch size."""
+    """Mark the front of (p50 latency, top-1) of each batch size, among rows of the same conditions."""
     marked = list(rows)
-    for batch in {row.batch for row in rows}:
+    for batch, group in {(row.batch, row.group) for row in rows}:
         points = {
             index: (row.p50, row.top1)
             for index, row in enumerate(rows)
-            if row.batch == batch and row.computes and row.p50 is not None and row.top1 is not None
+            if (row.batch, row.group) == (batch, group)
+            and row.computes
+            and row.p50 is not None
+            and row.top1 is not None
         }
         indices = list(points)
         for place in pareto_front(list(points.values())):

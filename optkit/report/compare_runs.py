@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optkit.core.errors import UsageError
 from optkit.core.types import Measurement, Record
 from optkit.report import text
-from optkit.report.collect import collect, images_of, read_steps
-from optkit.report.compare import paired_difference, unpaired_interval, with_front
+from optkit.report.collect import collect, read_steps
+from optkit.report.compare import (
+    NOT_SIDE_BY_SIDE,
+    accuracy_fields,
+    paired_difference,
+    ratio,
+    unpaired_interval,
+    with_front,
+)
+from optkit.report.conditions import conditions, with_groups
 from optkit.report.gate_schema import Gate
 from optkit.report.schema import Delta, Machine, Report, Row, Step
 
-# What of a machine decides how fast it is; and what is no package that executes a model.
-HARDWARE = ("cpu", "cores", "cpu_features", "gpus")
 Spot = tuple[str, str, int | None]  # a row's model, runtime and batch size
-# By bench step, key and runtime: what decides on the images, and which of them were answered rightly.
-Answers = dict[tuple[str, Any, Any], tuple[dict[str, Any], Measurement]]
+Answers = dict[tuple[str, Any, Any], Measurement]  # by bench step, key and runtime: which were right
 
 
 class Run(Record):
@@ -62,39 +67,45 @@ class Runs(Record):
     unmatched: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A run, its steps by name, and their answers."""
+
+    run: Run
+    steps: dict[str, Step]
+    answers: Answers
+
+
 def compare_runs(folders: Sequence[Path]) -> Runs:
     """Two runs or more; the first one is what the others are compared with."""
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("A run cannot be compared with itself.", hint="Give different folders.")
     names = _names(folders)
-    runs = [_run(name, folder, collect(folder)) for name, folder in zip(names, folders, strict=True)]
-    answers = [_answers(read_steps(folder)) for folder in folders]
-    pairs = [
-        pair
-        for run, theirs in zip(runs[1:], answers[1:], strict=True)
-        for pair in _pairs(runs[0], run, answers[0], theirs)
-    ]
-    deltas = {(pair.run, _spot(pair.after)): pair.delta for pair in pairs}
+    runs = [_read(name, folder) for name, folder in zip(names, folders, strict=True)]
+    pairs = [[_pair(runs[0], other, row) for row in other.run.rows] for other in runs[1:]]
+    deltas = [None for _ in runs[0].run.rows] + [one and one.delta for found in pairs for one in found]
     rows = [
         row.model_copy(
             update={
-                "name": f"{run.name}: {row.name}",
-                "against_baseline": deltas.get((run.name, _spot(row))),
+                "name": f"{one.run.name}: {row.name}",
+                "against_baseline": delta,
                 "against_source": None,
                 "on_front": False,
             }
         )
-        for run in runs
-        for row in run.rows
+        for (one, row), delta in zip(
+            ((one, row) for one in runs for row in one.run.rows), deltas, strict=True
+        )
     ]
-    machines = [run.machine for run in runs]
+    found = [conditions(row, one.steps) for one in runs for row in one.run.rows]
+    machines = [one.run.machine for one in runs]
     return Runs(
-        runs=tuple(runs),
-        rows=tuple(with_front(rows)),
-        pairs=tuple(pairs),
+        runs=tuple(one.run for one in runs),
+        rows=tuple(with_front(with_groups(rows, found))),
+        pairs=tuple(pair for found in pairs for pair in found if pair),
         machine_differences=_differences([machine.facts for machine in machines]),
         package_differences=_differences([machine.packages for machine in machines]),
-        unmatched=tuple(_unmatched(runs)),
+        unmatched=tuple(_unmatched([one.run for one in runs])),
     )
 
 
@@ -110,13 +121,18 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise ValueError("two folders are the same")
 
 
+def _read(name: str, folder: Path) -> _Source:
+    steps = {step.name: step for step in read_steps(folder)}
+    return _Source(_run(name, folder, collect(folder)), steps, _answers(steps))
+
+
 def _run(name: str, folder: Path, report: Report) -> Run:
     benches = {step.name for step in report.steps if step.manifest.stage == "bench"}
     benched = [machine for machine in report.machines if benches.intersection(machine.steps)]
     return Run(
         name=name,
         folder=str(folder),
-        headline=tuple(text.headline(report)),
+        headline=tuple(text.sentences(report)),
         gates=report.gates,
         machine=(benched or list(report.machines))[-1],
         is_partial=any(bench.interrupted for bench in report.benches),
@@ -124,10 +140,10 @@ def _run(name: str, folder: Path, report: Report) -> Run:
     )
 
 
-def _answers(steps: Sequence[Step]) -> Answers:
+def _answers(steps: dict[str, Step]) -> Answers:
     return {
-        (step.name, found.conditions.get("key"), found.conditions.get("runtime")): (images_of(step), found)
-        for step in steps
+        (name, found.conditions.get("key"), found.conditions.get("runtime")): found
+        for name, step in steps.items()
         for found in step.manifest.measurements
         if found.name == "top1" and found.samples
     }
@@ -137,42 +153,37 @@ def _spot(row: Row) -> Spot:
     return row.name, row.runtime, row.batch
 
 
-def _pairs(first: Run, run: Run, first_answers: Answers, answers: Answers) -> list[Pair]:
-    known = {_spot(row): row for row in first.rows if row.computes}
-    why = _not_comparable(first.machine, run.machine)
-    pairs = []
-    for row in run.rows:
-        before = known.get(_spot(row))
-        if before is not None and row.computes:
-            accuracy = _accuracy(before, row, first_answers, answers)
-            delta = _delta(first.name, before, row, why, accuracy)
-            pairs.append(Pair(run=run.name, before=before, after=row, delta=delta))
-    return pairs
+def _counterpart(row: Row, run: Run, other: Run) -> Row | None:
+    """The row of `other` by the bench step of the same name, or else the only such row of either run."""
+    same, own = ([one for one in rows if _spot(one) == _spot(row)] for rows in (other.rows, run.rows))
+    by_bench = [one for one in same if one.bench == row.bench]
+    if len(by_bench) == 1:
+        return by_bench[0]
+    return same[0] if len(same) == len(own) == 1 else None
 
 
-def _not_comparable(first: Machine, other: Machine) -> str:
-    """Why latencies of the two do not compare, empty where they do."""
-    if any(first.facts.get(name) != other.facts.get(name) for name in HARDWARE):
-        return "another machine"
-    return "other packages" if first.packages != other.packages else ""
-
-
-def _delta(run: str, before: Row, after: Row, why: str, accuracy: dict[str, Any]) -> Delta:
-    known = before.top1 is not None and after.top1 is not None
-    return Delta(
-        reference=f"{run}: {before.name}",
+def _pair(first: _Source, other: _Source, row: Row) -> Pair | None:
+    before = _counterpart(row, other.run, first.run)
+    if before is None or not before.computes or not row.computes:
+        return None
+    old, new = conditions(before, first.steps), conditions(row, other.steps)
+    same_images = old.images == new.images
+    delta = Delta(
+        reference=f"{first.run.name}: {before.name}",
         reference_format=before.format,
         reference_precision=before.precision,
         reference_runtime=before.runtime,
-        runtime=after.runtime,
-        speedup=before.p50 / after.p50 if before.p50 and after.p50 else None,
-        latency_interval=_ratio_interval(before, after),
-        not_comparable=why,
-        top1_difference=(after.top1 or 0) - (before.top1 or 0) if known else None,
-        **accuracy,
-        size_ratio=after.size_bytes / before.size_bytes if before.size_bytes and after.size_bytes else None,
-        macs_ratio=after.macs / before.macs if before.macs and after.macs else None,
+        runtime=row.runtime,
+        speedup=ratio(before.p50, row.p50),
+        latency_interval=_ratio_interval(before, row),
+        not_comparable=old.latencies_differ_by(new),
+        no_verdict=NOT_SIDE_BY_SIDE,
+        **accuracy_fields(row, before, same_images),
+        **(_interval(before, row, first.answers, other.answers) if same_images else {}),
+        size_ratio=ratio(row.size_bytes, before.size_bytes),
+        macs_ratio=ratio(row.macs, before.macs),
     )
+    return Pair(run=other.run.name, before=before, after=row, delta=delta)
 
 
 def _ratio_interval(before: Row, after: Row) -> tuple[float, float] | None:
@@ -181,18 +192,21 @@ def _ratio_interval(before: Row, after: Row) -> tuple[float, float] | None:
     return (this[0] / other[1], this[1] / other[0]) if this and other and min(other) > 0 else None
 
 
-def _accuracy(before: Row, after: Row, first_answers: Answers, answers: Answers) -> dict[str, Any]:
+def _interval(before: Row, after: Row, first_answers: Answers, answers: Answers) -> dict[str, Any]:
     """Of a Delta: paired where both saw the same images of the same data, else as of two samples."""
     if before.top1 is None or after.top1 is None or not before.n or not after.n:
         return {}
-    images, old = first_answers.get((before.bench, before.key, before.runtime), (None, None))
-    other_images, new = answers.get((after.bench, after.key, after.runtime), (None, None))
-    places = [found and found.conditions.get("indices") for found in (old, new)]
-    same = images and images == other_images and places[0] and places[0] == places[1]
-    if old and new and same and len(old.samples) == len(new.samples):
+    old = first_answers.get((before.bench, before.key, before.runtime))
+    new = answers.get((after.bench, after.key, after.runtime))
+    if old and new and _places(old) and _places(old) == _places(new) and len(old.samples) == len(new.samples):
         return paired_difference(old.samples, new.samples)
     interval = unpaired_interval(after.top1, after.n, before.top1, before.n)
     return {"top1_interval": interval, "n": min(before.n, after.n)}
+
+
+def _places(found: Measurement) -> list[int] | None:
+    """Of the images in their set."""
+    return found.conditions.get("indices")
 
 
 def _differences(facts: Sequence[dict[str, Any]]) -> tuple[Difference, ...]:
@@ -212,11 +226,19 @@ def _in_words(value: Any) -> str:
 
 
 def _unmatched(runs: Sequence[Run]) -> list[str]:
-    """Rows of single runs, in words."""
-    counts = Counter(_spot(row) for run in runs for row in run.rows)
+    """Rows that no other run has the like of, in words."""
     return [
-        f"{run.name}: {row.name}" + (f" in {row.runtime}, batch {row.batch}" if row.bench else "")
+        f"{run.name}: {_in_full(row, run)}"
         for run in runs
         for row in run.rows
-        if counts[_spot(row)] == 1
+        if not any(_counterpart(row, run, other) for other in runs if other is not run)
     ]
+
+
+def _in_full(row: Row, run: Run) -> str:
+    """`int8 in onnxruntime, batch 1`, and by which bench step where several timed that."""
+    if not row.bench:
+        return row.name
+    alike = [one for one in run.rows if _spot(one) == _spot(row)]
+    step = f", by {row.bench}" if len(alike) > 1 else ""
+    return f"{row.name} in {row.runtime}, batch {row.batch}{step}"

@@ -32,7 +32,7 @@ def _safe(value: Any) -> Any:
 
 def _own(row: Row) -> dict[str, Any]:
     gaps = row.not_measured | row.refused
-    fields = ("name", "key", "format", "precision", "runtime", "batch", "computes", "samples")
+    fields = ("name", "key", "format", "precision", "runtime", "batch", "computes", "is_partial", "samples")
     return {
         **{name: getattr(row, name) for name in fields},
         **_percentiles(row),
@@ -69,8 +69,8 @@ def _bounds(name: str, bounds: Interval | None) -> dict[str, Any]:
 
 def _against(delta: Delta | None) -> dict[str, Any]:
     """What the row differs by from its reference."""
-    names = ("reference", "reference_runtime", "speedup", "verdict", "rounds", "not_comparable")
-    more = ("paired", "lost", "won", "p_value", "size_ratio", "macs_ratio")
+    names = ("reference", "reference_runtime", "speedup", "verdict", "no_verdict", "rounds", "not_comparable")
+    more = ("other_images", "paired", "lost", "won", "p_value", "size_ratio", "macs_ratio")
     return {
         **{name: delta and getattr(delta, name) for name in names},
         **_bounds("latency_ratio", delta.latency_interval if delta else None),

@@ -47,11 +47,11 @@ def _delta_cells(row: Row, baseline: str | None) -> tuple[Cell, ...]:
     marks = (BASELINE,) if row.name == baseline else ()
     return (
         model_cell(row, marks),
-        latency_cell(row, delta),
+        latency_cell(row, delta, row.name == baseline),
         size_cell(row, delta),
         macs_cell(row, delta),
-        *accuracy_cells(row, delta),
-        _share_cell(row, "agreement"),
+        *accuracy_cells(row, delta, row.name == baseline),
+        agreement_cell(row, baseline),
         ece_cell(row),
         memory_cell(row),
         energy_cell(row),
@@ -67,19 +67,22 @@ def model_cell(row: Row, marks: tuple[str, ...] = ()) -> Cell:
     return Cell(row.name, how, marks=marks)
 
 
-def latency_cell(row: Row, delta: Delta | None) -> Cell:
+def latency_cell(row: Row, delta: Delta | None, is_baseline: bool = False) -> Cell:
     """How much faster, with the interval of the ratio of the latencies; without a reference, p50."""
     if row.p50 is None:
         return Cell(reason=row.reason("latency_ms"))
     p50 = f"p50 {text.figure(row.p50)} ms"
     if not delta or not delta.speedup:
-        return Cell(p50)
+        return Cell(p50, order=1.0 if is_baseline else "")
+    if delta.not_comparable:
+        return Cell("not comparable", f"{delta.not_comparable}\n{p50}", order="")
     notes = [f"latency × {1 / delta.speedup:.3g}"]
     if delta.latency_interval:
         notes.append(f"({' – '.join(map(text.factor, delta.latency_interval))})")
     notes.append(p50)
     if delta.runtime != delta.reference_runtime:
         notes.append(f"against {delta.reference_runtime}")
+    notes += [delta.no_verdict] if delta.no_verdict else []
     tone = {"faster": "gain", "slower": "loss"}.get(delta.verdict or "", "")
     words = "cannot tell" if delta.verdict == "cannot tell" else text.speed_change(delta)
     return Cell(words, "\n".join(notes), delta.speedup, tone)
@@ -104,13 +107,16 @@ def macs_cell(row: Row, delta: Delta | None) -> Cell:
     return Cell(f"× {delta.macs_ratio:.3g}", macs, row.macs)
 
 
-def accuracy_cells(row: Row, delta: Delta | None) -> tuple[Cell, Cell]:
+def accuracy_cells(row: Row, delta: Delta | None, is_baseline: bool = False) -> tuple[Cell, Cell]:
     """The difference with its interval, and the images that changed with McNemar's p."""
     if row.top1 is None:
         return Cell(reason=row.reason("top1")), Cell(reason=row.reason("top1"))
     top1 = text.percent(row.top1)
+    if delta and delta.other_images:
+        return Cell(top1, "other images", order=""), Cell(reason="the two answered other images")
     if not delta or delta.top1_difference is None:
-        return Cell(top1), Cell(reason="the baseline has no top-1" if delta else "")
+        order = 0.0 if is_baseline else ""
+        return Cell(top1, order=order), Cell(reason="the baseline has no top-1" if delta else "")
     bounds = delta.top1_interval
     tone = "" if not bounds or bounds[0] <= 0 <= bounds[1] else "gain" if bounds[0] > 0 else "loss"
     note = f"{text.points_interval(bounds)}\n{top1}" if bounds else top1
@@ -124,6 +130,13 @@ def accuracy_cells(row: Row, delta: Delta | None) -> tuple[Cell, Cell]:
 def _share_cell(row: Row, field: str) -> Cell:
     value = getattr(row, field)
     return Cell(reason=row.reason(field)) if value is None else Cell(text.percent(value), order=value)
+
+
+def agreement_cell(row: Row, baseline: str | None) -> Cell:
+    """The share of the same answers; the bench's first model need not be the baseline of the report."""
+    cell, other = _share_cell(row, "agreement"), row.agreement_with
+    apart = cell.text and other and other.name != baseline
+    return Cell(cell.text, f"with {other.name}", cell.order) if apart and other else cell
 
 
 def ece_cell(row: Row) -> Cell:

@@ -48,11 +48,17 @@ def _cells(found: Criterion) -> tuple[Cell, ...]:
         Cell(found.words.capitalize()),
         Cell(found.verdict, tone=TONES.get(found.verdict, "")),
         Cell(limit(found)),
-        Cell(TOO_FEW) if found.estimate is None else Cell(amount(found, found.estimate)),
+        Cell(_measured(found)),
         Cell(interval(found)),
         Cell(needs(found)),
         Cell(found.text),
     )
+
+
+def _measured(found: Criterion) -> str:
+    if found.estimate is None:
+        return "a process crashed" if found.crashed else TOO_FEW
+    return amount(found, found.estimate)
 
 
 def interval(found: Criterion) -> str:

@@ -20,7 +20,8 @@ Decision = Literal["pass", "fail", "cannot tell"]
 class Criterion(Finding):
     """A limit, what was estimated with its interval, and what that allows to say, in `text` too.
 
-    `needs` says what would decide it: a number of images, or seconds of timing.
+    `needs` says what would decide it: a number of images, or seconds of timing. `crashed`: the process of
+    the model or its baseline died, so that nothing is known.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Criterion(Finding):
     verdict: Decision
     needs: dict[str, float] | None = None
     text: str = ""
+    crashed: bool = False
 
     @property
     def words(self) -> str:
@@ -51,10 +53,11 @@ class Gate(Finding):
     verdict: Decision
     criteria: tuple[Criterion, ...] = ()
 
-    def judges(self, name: str, runtime: str, batch: int | None) -> bool:
+    def judges(self, name: str, key: str, runtime: str, batch: int | None) -> bool:
         """Whether the decision is about this row; what the gate does not tell may be anything."""
         return (
             name == self.candidate
+            and (not self.key or key == self.key)
             and (not self.runtime or runtime == self.runtime)
             and (self.batch is None or batch == self.batch)
         )

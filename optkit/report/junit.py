@@ -18,8 +18,8 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def junit(gates: Sequence[Manifest]) -> str:
     """A suite for each gate's manifest, a test case for each of its criteria.
 
-    `cannot tell` is an error, as CI systems let skipped tests pass. Elements and their order are those that both
-    Ant's and Jenkins' schema of JUnit take.
+    `cannot tell` is an error, as CI systems let skipped tests pass, and so is a crash. Elements and their order are
+    those that both Ant's and Jenkins' schema of JUnit take.
     """
     root = ElementTree.Element("testsuites")
     for number, manifest in enumerate(gates):
@@ -31,7 +31,7 @@ def junit(gates: Sequence[Manifest]) -> str:
 def _suite(root: ElementTree.Element, number: int, manifest: Manifest) -> None:
     details = manifest.details
     criteria: list[dict[str, Any]] = details["criteria"]
-    verdicts = [criterion["verdict"] for criterion in criteria]
+    kinds = [_kind(criterion) for criterion in criteria]
     attributes = {
         "id": str(number),
         "package": "optkit",
@@ -39,8 +39,8 @@ def _suite(root: ElementTree.Element, number: int, manifest: Manifest) -> None:
         "timestamp": _timestamp(manifest.created),
         "hostname": "localhost",
         "tests": str(len(criteria)),
-        "failures": str(verdicts.count("fail")),
-        "errors": str(verdicts.count("cannot tell")),
+        "failures": str(kinds.count("failure")),
+        "errors": str(kinds.count("error")),
         "time": f"{manifest.seconds:.3f}",
     }
     suite = ElementTree.SubElement(root, "testsuite", attributes)
@@ -57,11 +57,17 @@ def _suite(root: ElementTree.Element, number: int, manifest: Manifest) -> None:
 def _case(suite: ElementTree.Element, criterion: dict[str, Any], candidate: str) -> None:
     attributes = {"classname": f"optkit.gate.{candidate}", "name": _text(criterion["name"]), "time": "0.000"}
     case = ElementTree.SubElement(suite, "testcase", attributes)
-    if criterion["verdict"] != "pass":
-        kind = "failure" if criterion["verdict"] == "fail" else "error"
+    if kind := _kind(criterion):
         text = _text(criterion["text"])
         found = ElementTree.SubElement(case, kind, {"type": _text(criterion["verdict"]), "message": text})
         found.text = text
+
+
+def _kind(criterion: dict[str, Any]) -> str:
+    """The element that says how it ended; none for what passed."""
+    if criterion["verdict"] == "pass":
+        return ""
+    return "failure" if criterion["verdict"] == "fail" and not criterion.get("crashed") else "error"
 
 
 def _text(value: Any) -> str:

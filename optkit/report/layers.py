@@ -16,6 +16,9 @@ from optkit.report.tables import Cell, Column, Table, without_empty_columns
 DEAREST = 15  # bars of a model
 LISTED = 300  # rows of its table
 MAX_MODELS = 8  # in one plot
+NAMED = 12  # layers without a time
+NOT_COUNTED = "not counted"
+NO_CEILINGS = "the ceilings are not known"
 CEILING = "#8a94a6"
 COLUMNS = (
     Column("Layer", is_number=False),
@@ -29,6 +32,7 @@ COLUMNS = (
     Column("Limit, ms"),
     Column("Limit reached"),
     Column("Bound by", is_number=False),
+    Column("Precision", is_number=False),
 )
 
 
@@ -65,24 +69,30 @@ def layers_table(found: LayerCosts) -> Table:
 
 
 def _cells(layer: Layer) -> tuple[Cell, ...]:
-    intensity = layer.macs_per_byte
-    return (
+    measured = (
         Cell(layer.name),
         Cell(layer.type),
         _number(layer.ms, text.figure),
         _number(layer.share, text.percent),
+    )
+    precision = Cell((layer.precision or "").upper())
+    if layer.macs == 0:  # what was not counted has no work, and no limit either
+        return *measured, *(Cell() for _ in range(6)), Cell(NOT_COUNTED, order=""), precision
+    return (
+        *measured,
         _number(layer.macs, text.count),
         _number(layer.bytes, text.size),
-        _number(intensity, text.figure),
+        _number(layer.macs_per_byte, text.figure),
         _number(layer.macs_per_s, text.count),
-        _number(layer.limit_ms, text.figure),
-        _number(layer.of_limit, text.percent),
-        Cell(layer.bound or "", reason="the ceilings are not known"),
+        _number(layer.limit_ms, text.figure, NO_CEILINGS),
+        _number(layer.of_limit, text.percent, NO_CEILINGS),
+        Cell(layer.bound or "", reason=NO_CEILINGS),
+        precision,
     )
 
 
-def _number(value: float | None, words: Callable[[float], str]) -> Cell:
-    return Cell(reason="not known") if value is None else Cell(words(value), order=value)
+def _number(value: float | None, words: Callable[[float], str], reason: str = "not known") -> Cell:
+    return Cell(reason=reason) if value is None else Cell(words(value), order=value)
 
 
 def layers_sentence(found: LayerCosts) -> str:
@@ -92,18 +102,39 @@ def layers_sentence(found: LayerCosts) -> str:
         parts.append(f"{text.figure(found.total_ms)} ms in {len(found.layers)} layers")
     if found.unmapped_ms:
         parts.append(f"{text.figure(found.unmapped_ms)} ms of it belong to none of them")
-    limits = [layer.limit_ms for layer in found.layers if layer.limit_ms is not None]
-    if limits and found.total_ms:
-        parts.append(f"{text.percent(sum(limits) / found.total_ms)} of what the machine's ceilings allow")
+    if found.limit_ms is not None:
+        parts.append(f"the machine's ceilings allow {text.figure(found.limit_ms)} ms")
+    if found.of_limit is not None:
+        parts.append(f"{text.percent(found.of_limit)} of the limit reached")
     return "; ".join(parts)
 
 
+def layers_notes(found: LayerCosts) -> list[str]:
+    """How to read the figures, and which counted layers have no time."""
+    notes = [found.note] if found.note else []
+    if found.without_time:
+        names = ", ".join(map(text.short_name, found.without_time[:NAMED]))
+        more = len(found.without_time) - NAMED
+        rest = f" and {more} more, named in report.json" if more > 0 else ""
+        notes.append(f"Counted, but no kernel of the runtime stands for them: {names}{rest}.")
+    return notes
+
+
 def roofline_plots(benches: Sequence[Bench], rows: Sequence[Row]) -> list[Plot]:
-    """Every bench's machine: its two ceilings, and every layer below them; a precision has one colour."""
+    """Every bench's machine: its two ceilings, and every layer below them; a precision has one colour.
+
+    The ceilings are those of one device: layers that ran on another one are not drawn.
+    """
     precisions = {row.key: row.precision for row in rows}
     plots = []
     for index, bench in enumerate(benches):
-        models = [(found, _points(found)) for found in bench.layers]
+        on_gpu = {(row.key, row.runtime): row.on_gpu for row in rows if row.bench == bench.step}
+        models = [
+            (found, _points(found))
+            for found in bench.layers
+            if bench.roofline
+            and on_gpu.get((found.key, found.runtime)) in (None, bench.roofline.device != "cpu")
+        ]
         models = [(found, points) for found, points in models if points][:MAX_MODELS]
         if bench.roofline and models:
             title = "Roofline" if len(benches) == 1 else f"Roofline of {bench.step}"

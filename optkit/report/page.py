@@ -18,7 +18,7 @@ from optkit.report.datacard import class_bars
 from optkit.report.flips import alt, as_picture, class_table, strips
 from optkit.report.flips import sentence as flips_sentence
 from optkit.report.gate_schema import Gate
-from optkit.report.layers import dearest, layers_sentence, layers_table
+from optkit.report.layers import dearest, layers_notes, layers_sentence, layers_table
 from optkit.report.plots import Plot
 from optkit.report.quantisation import operator_bars, reasons
 from optkit.report.schema import Step
@@ -26,7 +26,7 @@ from optkit.report.tables import is_sortable, numbered, order_of
 
 # What the sections of the page show of `details`, by stage; None: of any stage.
 IN_SECTIONS: dict[str | None, tuple[str, ...]] = {
-    None: ("rows", "data", "lr_finder", "estimates"),
+    None: ("rows", "data", "lr_finder", "estimates", "basis", "word"),
     "evaluate": ("class_names", "per_class", "confusions", "mistakes"),
     "explain": ("maps",),
     "gate": tuple(Gate.model_fields),
@@ -105,6 +105,7 @@ def environment(escape_html: bool) -> Environment:
         "flip_alt": alt,
         "as_picture": as_picture,
         "dearest": dearest,
+        "layers_notes": layers_notes,
         "layers_table": layers_table,
         "reasons": reasons,
     }
@@ -139,7 +140,8 @@ def _facts_of(step: Step) -> dict[str, Any]:
 
 def _escape_markdown(value: object) -> str:
     """Text that stays text in Markdown, in a table too."""
-    return re.sub(r"([\\`*_\[\]|<>~&!#])", r"\\\1", " ".join(str(value).split()))
+    escaped = re.sub(r"([\\`*_\[\]|<>~&!#])", r"\\\1", " ".join(str(value).split()))
+    return escaped.replace("@", "&#64;")  # no backslash keeps an `@name` from calling that person
 
 
 def _breakable(path: str) -> Markup:

@@ -16,6 +16,7 @@ Figure = dict[str, Any]
 # Readable on white and on near-black; precisions differ in hue, runtimes in shape.
 COLOURS = {"fp32": "#3b82f6", "fp16": "#059669", "bf16": "#0891b2", "int8": "#ea580c", "fp8": "#db2777"}
 OTHER_COLOUR = "#a855f7"
+NEUTRAL = "#8a94a6"
 PALETTE = (*COLOURS.values(), OTHER_COLOUR)  # where every curve has its own
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 MARGIN = 0.16  # of the axis, for the names beside the outermost points
@@ -57,15 +58,14 @@ def pareto_plots(
 
 def _pareto_figure(rows: list[Row], baseline: str | None, runs: dict[str, str]) -> Figure:
     symbols = dict(zip(dict.fromkeys(row.runtime for row in rows), SYMBOLS * len(rows), strict=False))
-    front = [row for row in rows if row.on_front]
     first = [row for row in rows if row.name == baseline]
-    traces = [_front_trace(front)] if len(front) > 1 else []
+    hues = dict(zip(dict.fromkeys(runs.values()), PALETTE * len(runs), strict=False))
+    traces = [_front_trace(front, runs, hues) for front in _fronts(rows) if len(front) > 1]
     traces += [_ring_trace(first)] if first and len(rows) > 1 else []
     x_axis = latency_axis([row.p50 or 0 for row in rows], "p50 latency, ms per batch")
     places = dict(
         zip(map(id, rows), label_places(rows, x_axis["range"], x_axis["type"] == "log"), strict=True)
     )
-    hues = dict(zip(dict.fromkeys(runs.values()), PALETTE * len(runs), strict=False))
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((runs.get(row.name, ""), row.runtime, row.precision), []).append(row)
@@ -106,15 +106,23 @@ def latency_axis(latencies: list[float], words: str) -> Figure:
     }
 
 
-def _front_trace(front: list[Row]) -> Figure:
+def _fronts(rows: list[Row]) -> list[list[Row]]:
+    """One for the rows of each group, which were measured under the same conditions."""
+    groups = sorted({row.group for row in rows})
+    return [[row for row in rows if row.on_front and row.group == group] for group in groups]
+
+
+def _front_trace(front: list[Row], runs: dict[str, str], hues: dict[str, str]) -> Figure:
     """A step: between two points of the front, the faster one's accuracy is what can be had."""
+    names = list(dict.fromkeys(runs[row.name] for row in front if row.name in runs))
+    colour = hues[names[0]] if len(names) == 1 else NEUTRAL
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": "Pareto front",
+        "name": escape("Pareto front" + (f" of {names_of}" if (names_of := ", ".join(names)) else "")),
         "x": [row.p50 for row in front],
         "y": [100 * (row.top1 or 0) for row in front],
-        "line": {"shape": "hv", "width": 2, "dash": "dot", "color": "#8a94a6"},
+        "line": {"shape": "hv", "width": 2, "dash": "dot", "color": colour},
         "hoverinfo": "skip",
     }
 
@@ -127,7 +135,7 @@ def _ring_trace(rows: list[Row]) -> Figure:
         "name": "baseline",
         "x": [row.p50 for row in rows],
         "y": [100 * (row.top1 or 0) for row in rows],
-        "marker": {"symbol": "circle-open", "size": 24, "color": "#8a94a6", "line": {"width": 2.5}},
+        "marker": {"symbol": "circle-open", "size": 24, "color": NEUTRAL, "line": {"width": 2.5}},
         "hoverinfo": "skip",
     }
 

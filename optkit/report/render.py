@@ -8,8 +8,9 @@ from optkit.core.store import write_atomically
 from optkit.report import curves, plots, text
 from optkit.report.csv_file import to_csv
 from optkit.report.deltas import comparison_confidence, deltas_table, percentiles_table
+from optkit.report.device_times import device_times_table
 from optkit.report.distributions import constants, distribution_plots, trace_gaps
-from optkit.report.estimates import estimates_table
+from optkit.report.estimates import estimates_notes, estimates_table
 from optkit.report.flips import changed
 from optkit.report.gate import gate_table
 from optkit.report.ladder import ladder_plots
@@ -52,12 +53,14 @@ def to_markdown(report: Report) -> str:
         .get_template("report.md")
         .render(
             report=report,
-            headline=" ".join(text.headline(report)),
+            headline=" ".join(text.sentences(report)),
             gate_tables=[gate_table(gate) for gate in report.gates],
             deltas=deltas_table(report),
             confidence=comparison_confidence(report),
             percentiles=percentiles_table(report),
+            device_times=device_times_table(report.rows),
             estimates=estimates_table(report.estimates),
+            estimates_notes=estimates_notes(report.estimates),
         )
     )
 
@@ -74,17 +77,19 @@ def to_html(report: Report) -> str:
     drawn = [plot for section in sections.values() for plot in section]
     values = {
         "report": report,
-        "headline": text.headline(report),
+        "headline": text.sentences(report),
         "best": text.headline_row(report),
         "gate_tables": [gate_table(gate) for gate in report.gates],
         "deltas": deltas_table(report),
         "confidence": comparison_confidence(report),
         "percentiles": percentiles_table(report),
+        "device_times": device_times_table(report.rows),
         "trace_gaps": trace_gaps(report.benches),
         "constants": constants(report.benches),
         "flips": changed(report.benches),
         "layers": [found for bench in report.benches for found in bench.layers],
         "estimates": estimates_table(report.estimates),
+        "estimates_notes": estimates_notes(report.estimates),
         "album": Album(Path(report.folder)),
         "scaled": [step for step in report.steps if step.manifest.stage == "scale"],
         "lineage": lineage(report.steps),

@@ -59,16 +59,16 @@ def headline(runs: Runs) -> list[str]:
         return [first, "No model was measured in the same runtime at the same batch size in both."]
     pair = min(timed or runs.pairs, key=lambda pair: (pair.run != names[-1], pair.after.p50 or 0.0))
     changes = (latency_words(pair), text.size_change(pair.delta), text.accuracy_change(pair.delta))
-    return [first, f"{pair.run}: {pair.after.name}: {', '.join(change for change in changes if change)}."]
+    found = [first, f"{pair.run}: {pair.after.name}: {', '.join(change for change in changes if change)}."]
+    return found + [
+        f"{run.name} is partial: its bench was interrupted." for run in runs.runs if run.is_partial
+    ]
 
 
 def latency_words(pair: Pair) -> str:
     """The ratio alone: two runs were not timed side by side, so there is no verdict."""
-    if not pair.delta.speedup:
-        return ""
-    if pair.delta.not_comparable:
-        return f"latencies not comparable ({pair.delta.not_comparable})"
-    return f"{pair.delta.speedup:.2f}× the speed"
+    words = text.speed_change(pair.delta)
+    return f"{words} ({pair.delta.no_verdict})" if words and not pair.delta.not_comparable else words
 
 
 def pairs_table(runs: Runs) -> Table:
@@ -85,13 +85,21 @@ def _cells(pair: Pair) -> tuple[Cell, ...]:
     before, after, delta = pair.before, pair.after, pair.delta
     return (
         model_cell(after),
-        Cell(pair.run),
+        Cell(pair.run, _bench_steps(pair)),
         _latency_cell(pair),
         size_cell(after, delta),
         macs_cell(after, delta),
         *accuracy_cells(after, delta),
         *(_both(cell(before), cell(after)) for cell in (ece_cell, memory_cell, offline_cell, server_cell)),
     )
+
+
+def _bench_steps(pair: Pair) -> str:
+    """Which bench steps are compared, where their names do not go without saying."""
+    before, after = pair.before.bench, pair.after.bench
+    if before == after:
+        return "" if after in ("", "bench") else after
+    return f"{before} → {after}"
 
 
 def _latency_cell(pair: Pair) -> Cell:
@@ -102,9 +110,10 @@ def _latency_cell(pair: Pair) -> Cell:
     if delta.latency_interval:
         notes.insert(0, f"({text.speedup_interval(delta)})")
     if delta.not_comparable == "another machine":
-        return Cell("not comparable", f"another machine\n{notes[-1]}", order=delta.speedup)
+        return Cell("not comparable", f"another machine\n{notes[-1]}", order="")
     marks = (f"not comparable: {delta.not_comparable}",) if delta.not_comparable else ()
-    return Cell(f"{delta.speedup:.2f}× the speed", "\n".join(notes), delta.speedup, marks=marks)
+    ratio = text.speed_ratio(delta.speedup)
+    return Cell(f"{ratio} the speed", "\n".join((*notes, delta.no_verdict)), delta.speedup, marks=marks)
 
 
 def _gap(row: Row, field: str) -> str:
@@ -136,6 +145,7 @@ def _values(runs: Runs) -> dict[str, object]:
         "machines": differences_table(runs.machine_differences, runs, "Facts of the machine"),
         "packages": differences_table(runs.package_differences, runs, "Package versions"),
         "comparable": not any(pair.delta.not_comparable for pair in runs.pairs),
+        "has_fronts": len({row.group for row in runs.rows if row.on_front}) > 1,
     }
 
 

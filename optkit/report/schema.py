@@ -8,7 +8,17 @@ from pydantic import AliasChoices, ConfigDict, Field, field_validator
 
 from optkit.core.types import Manifest, Record
 from optkit.report.base import NO_REASON, Finding, Interval, Number
-from optkit.report.bench_schema import Bench, Energy, Estimate, Memory, Offline, Server, Verdict
+from optkit.report.bench_schema import (
+    Bench,
+    DeviceTimes,
+    Energy,
+    Estimate,
+    Memory,
+    Offline,
+    Reference,
+    Server,
+    Verdict,
+)
 from optkit.report.gate_schema import Gate
 from optkit.report.quantisation_schema import Quantized
 
@@ -20,7 +30,8 @@ class Delta(Record):
     says of their rounds, with `latency_interval` (of this latency by the reference's) and its `verdict`.
     `top1_difference` and its 95 % interval are shares (0.01 is a point) on `n` images, `paired` when both
     answered the same ones: then `lost` and `won` count the images that changed, and `p_value` is McNemar's.
-    The ratios are this row's bytes and MACs by the reference's. `not_comparable` says why the latencies are not.
+    The ratios are this row's bytes and MACs by the reference's. `not_comparable` says why the latencies are not,
+    `no_verdict` why there is none on them; where the two answered `other_images`, their top-1 is not compared.
     """
 
     reference: str
@@ -33,6 +44,8 @@ class Delta(Record):
     verdict: Verdict | None = None
     rounds: int | None = None
     not_comparable: str = ""
+    no_verdict: str = ""
+    other_images: bool = False
     top1_difference: float | None = None
     top1_interval: Interval | None = None
     n: int | None = None
@@ -53,7 +66,8 @@ class Row(Record):
 
     `not_measured` says why a field is empty, `refused` why a percentile is; `indicative` names percentiles that
     rest on few samples. Where `computes` is False the answers and times are not the model's, and the row is
-    compared with nothing.
+    compared with nothing. Rows of one `group` were measured under the same conditions; `is_partial` tells that Ctrl-C
+    ended the bench. `parts` are the times of copies and computation by the device's own clock.
     """
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -84,10 +98,14 @@ class Row(Record):
     activations: Number | None = None
     size_bytes: int | None = None
     agreement: float | None = None
+    agreement_with: Reference | None = None
     not_measured: dict[str, str] = Field(default_factory=dict)
     facts: dict[str, Any] = Field(default_factory=dict)
     indicative: tuple[str, ...] = ()
+    parts: tuple[DeviceTimes, ...] = ()
     bench: str = ""
+    is_partial: bool = False
+    group: int = 0
     top1_step: str = ""  # which step measured top-1, where the bench step did not
     on_front: bool = False
     against_baseline: Delta | None = None
@@ -108,6 +126,11 @@ class Row(Record):
     @property
     def p50(self) -> float | None:
         return self.latency_ms.get("p50") if self.latency_ms else None
+
+    @property
+    def on_gpu(self) -> bool:
+        """What the runtime said it ran on; no word of it is a CPU."""
+        return str(self.facts.get("device", "cpu")) not in ("cpu", "none")
 
     def reason(self, field: str) -> str:
         """Why `field`, or a percentile, is empty."""

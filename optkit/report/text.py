@@ -7,13 +7,13 @@ from optkit.report.gate_schema import PASS, Gate
 from optkit.report.schema import Delta, Report, Row
 
 NAME_ENDS = (20, 36)  # characters kept of a long node name, from its start and its end
-SAME_SPEED = 1.05  # below this ratio two latencies are called about the same
 CANNOT_TELL = "faster or slower: cannot tell"
 BUDGET_WORDS = {
     "pass": "within budget",
     "fail": "over budget",
     "cannot tell": "cannot tell whether it is within budget",
 }
+WORST_FIRST = ("fail", "cannot tell", PASS)
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -104,11 +104,13 @@ def verdict(delta: Delta) -> str:
 def accuracy_change(delta: Delta) -> str:
     """`accuracy −0.3 ± 0.8 points: no difference that 360 images can show`."""
     change = accuracy_points(delta)
-    return f"{change}: {verdict(delta)}" if change else ""
+    return change if delta.top1_difference is None else f"{change}: {verdict(delta)}"
 
 
 def accuracy_points(delta: Delta) -> str:
     """`accuracy −0.3 ± 0.8 points`."""
+    if delta.other_images:
+        return "accuracy not compared (other images)"
     if delta.top1_difference is None:
         return ""
     margin = ""
@@ -121,18 +123,22 @@ def accuracy_points(delta: Delta) -> str:
 def speed_change(delta: Delta) -> str:
     """`2.1× faster`, as the bench's own verdict has it.
 
-    Where it gave none, under 5 % of difference no more than `1.02× the speed`.
+    Where it gave none, no more than the ratio: `1.30× the speed`.
     """
     if delta.speedup is None:
         return ""
-    ratio = max(delta.speedup, 1 / delta.speedup)
+    if delta.not_comparable:
+        return f"latencies not comparable ({delta.not_comparable})"
     if delta.verdict == "cannot tell":
         return f"{CANNOT_TELL} ({speedup_interval(delta) or f'{delta.speedup:.2f}×'})"
     if delta.verdict:
-        return f"{times(ratio)} {delta.verdict}"
-    if ratio < SAME_SPEED:
-        return f"{delta.speedup:.2f}× the speed"
-    return f"{times(ratio)} {'faster' if delta.speedup > 1 else 'slower'}"
+        return f"{times(max(delta.speedup, 1 / delta.speedup))} {delta.verdict}"
+    return f"{speed_ratio(delta.speedup)} the speed"
+
+
+def speed_ratio(ratio: float) -> str:
+    """`1.30×`."""
+    return f"{ratio:.2f}×" if 0.1 <= ratio < 10 else f"{figure(ratio)}×"
 
 
 def times(ratio: float) -> str:
@@ -169,15 +175,24 @@ def size_change(delta: Delta) -> str:
 
 
 def runtimes(delta: Delta) -> str:
-    """Where both were timed: `in onnxruntime`, `onnxruntime against pytorch`."""
-    if delta.runtime == delta.reference_runtime:
-        return f"in {delta.runtime}"
-    return f"{delta.runtime} against {delta.reference_runtime}"
+    """Where both were timed, and why there is no verdict: `onnxruntime against pytorch, not timed side by side`."""
+    return ", ".join(filter(None, (_where(delta), _no_verdict(delta))))
+
+
+def _where(delta: Delta) -> str:
+    same = delta.runtime == delta.reference_runtime
+    return f"in {delta.runtime}" if same else f"{delta.runtime} against {delta.reference_runtime}"
+
+
+def _no_verdict(delta: Delta) -> str:
+    """Why nothing is called faster, where two latencies are compared."""
+    return delta.no_verdict if delta.speedup and not delta.not_comparable else ""
 
 
 def gate_of(report: Report, row: Row) -> Gate | None:
-    """The first gate that judged this row."""
-    return next((gate for gate in report.gates if gate.judges(row.name, row.runtime, row.batch)), None)
+    """Of the gates that judged this row, the first one with the worst verdict."""
+    judges = [gate for gate in report.gates if gate.judges(row.name, row.key, row.runtime, row.batch)]
+    return min(judges, key=lambda gate: WORST_FIRST.index(gate.verdict), default=None)
 
 
 def headline_row(report: Report) -> Row | None:
@@ -199,7 +214,13 @@ def headline_row(report: Report) -> Row | None:
 
 
 def headline(report: Report) -> list[str]:
-    """The result in one or two sentences, made of measured numbers."""
+    """The result in one or two sentences, and that it is partial where a bench was interrupted."""
+    partial = [bench.step for bench in report.benches if bench.interrupted]
+    return [*sentences(report), *(f"Partial: {step} was interrupted." for step in partial)]
+
+
+def sentences(report: Report) -> list[str]:
+    """The result, made of measured numbers."""
     row = headline_row(report)
     if row is None:
         return _accuracy_headline(report)
@@ -214,15 +235,15 @@ def headline(report: Report) -> list[str]:
         return [f"{name}: {top1} top-1 and {p50} ms at batch {row.batch} in {row.runtime}{end}."]
     # A gate judges against its own reference: what it says belongs to the sentence about that one.
     judged = next((delta for delta in deltas if gate and gate.baseline == delta.reference), deltas[0])
-    sentences = [
+    found = [
         f"{name}: {_changes(deltas[0], _speed_against(deltas[0]), gate if judged is deltas[0] else None)}."
     ]
     if len(deltas) == 2 and deltas[1].reference != deltas[0].reference:
         speed = f"{speed_change(deltas[1])} ({runtimes(deltas[1])})" if deltas[1].speedup else ""
         changes = _changes(deltas[1], speed, gate if judged is deltas[1] else None)
         role = "the baseline" if deltas[1] is row.against_baseline else "its source"
-        sentences.append(f"Against {role} {_reference(deltas[1])}: {changes}.")
-    return sentences
+        found += [f"Against {role} {_reference(deltas[1])}: {changes}."] if changes else []
+    return found
 
 
 def _speed_against(delta: Delta) -> str:
@@ -230,9 +251,13 @@ def _speed_against(delta: Delta) -> str:
     speed, reference = speed_change(delta), _reference(delta)
     if not speed:
         return f"against {reference}"
-    if delta.verdict == "cannot tell":
+    if delta.verdict == "cannot tell" or delta.not_comparable:
         return f"{speed} against {reference}, {runtimes(delta)}"
-    return f"{speed} {'of' if speed.endswith('speed') else 'than'} {reference} {runtimes(delta)}"
+    compared = f"{speed} {'than' if delta.verdict else 'of'} {reference}"
+    if delta.runtime != delta.reference_runtime:
+        return f"{compared} ({runtimes(delta)})"
+    why = _no_verdict(delta)
+    return f"{compared} {_where(delta)}" + (f" ({why})" if why else "")
 
 
 def gate_sentence(gate: Gate) -> str:

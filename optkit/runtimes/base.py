@@ -13,7 +13,7 @@ session is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -105,6 +105,17 @@ def split_runtime(name: str) -> tuple[str, str]:
 def check_runtime(name: str) -> None:
     """UsageError unless `name` is a runtime, or one with a variant that it has."""
     _find(name)
+
+
+def runtimes_for(format: Format, wanted: Sequence[str]) -> list[str]:
+    """Those of `wanted` that execute a format; its default one where none does."""
+    found = [name for name in wanted if format in _find(name)[0].FORMATS]
+    return found or [DEFAULTS[format]]
+
+
+def computes(name: str) -> bool:
+    """Whether its answers and times are the model's."""
+    return bool(getattr(_find(name)[0], "COMPUTES", True))
 
 
 def runtime_names() -> list[str]:

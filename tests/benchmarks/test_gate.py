@@ -17,7 +17,7 @@ def test_the_intervals_keep_their_promises(tmp_path: Path) -> None:
     result = json.loads(out.read_text())
     cells = [cell for cell in result["drop"]["cells"] if cell["images"] * cell["flips"] >= 5]
     assert len(cells) == 25
-    drawn = 0.03  # of 400 draws: nearly three standard errors
+    drawn = 0.03  # of 1000 draws: four standard errors
     assert all(0.93 - drawn <= cell["coverage"] <= 0.97 + drawn for cell in cells)
     assert all(cell["wrong_pass"] <= 0.05 for cell in result["drop"]["cells"])
     few = {method: groups["fewer than 5 flips"] for method, groups in result["drop"]["summary"].items()}

@@ -40,7 +40,7 @@ def test_a_checkpoint(tmp_path: Path) -> None:
     artifact = run_steps(tmp_path, steps)["m"]
     done = optkit("estimate", str(artifact.path), "--gpu", "rtx4090", "--compiled", "--json")
     assert done.code == 0, done.err
-    assert done.json["name"] == TINY["arch"]
+    assert done.json["name"] == artifact.path.name
     assert "optkit bench" in done.err
 
 

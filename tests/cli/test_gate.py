@@ -9,8 +9,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from optkit.core.store import copy_artifact
+from optkit import pipeline
+from optkit.core.store import Store, copy_artifact
+from optkit.recipe import recipe_from_value
 from optkit.report.collect import collect
+from optkit.stages.bench.rounds import Rounds
+from optkit.stages.gate.config import Config as GateConfig
 from tests.cli.support import optkit
 from tests.conftest import small_classifier
 from tests.stages.gate.benches import pair
@@ -75,6 +79,25 @@ def test_junit_is_written_where_it_is_asked_for(here: Path) -> None:
     assert optkit("gate", "bench", "--max-drop", "1", "--junit", "bench").code == 2
 
 
+def test_a_crash_fails_with_an_error_in_junit(here: Path) -> None:
+    bench = pair(here)
+    bench.row("other")
+    bench.details["failed"] = [{"name": "int8", "runtime": "onnxruntime", "why": "signal 11"}]
+    copy_artifact(bench.commit(), here / "crashed")
+    done = optkit("gate", "crashed", "--max-drop", "1", "--candidate", "int8", "--junit", "gate.xml")
+    assert done.code == 1, done.err
+    assert "failed while it was measured: signal 11" in done.out
+    suite = ElementTree.parse("gate.xml").getroot()[0]
+    assert [suite.get(name) for name in ("tests", "failures", "errors")] == ["1", "0", "1"]
+    assert "signal 11" in (suite.find("testcase/error").get("message") or "")
+    assert optkit("gate", "crashed", "--max-bytes", "5000", "--candidate", "other").code == 0
+    assert (
+        optkit("gate", "crashed", "--max-bytes", "5000", "--candidate", "int8", "--out", "verdict").code == 1
+    )
+    (criterion,) = collect(here / "verdict").gates[0].criteria
+    assert criterion.crashed
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -115,6 +138,11 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "onnxruntime, openvino",
         ),
         (("a.onnx", "b.onnx", "--max-bytes", "1", "--candidate", "d"), "candidate 'd' is not among"),
+        (("a.onnx", "--min-speedup", "1", "--runtimes", "openvino,null"), "nothing to compare 'a.onnx' with"),
+        (
+            ("a.onnx", "b.onnx", "--min-agreement", "1", "--baseline", "b.onnx", "--candidate", "a.onnx"),
+            "Give 'b.onnx' as the first model",
+        ),
     ],
 )
 def test_what_is_not_clear_is_asked_for_before_it_is_measured(
@@ -125,6 +153,27 @@ def test_what_is_not_clear_is_asked_for_before_it_is_measured(
     assert done.code == 2, done.err
     assert words in done.err
     assert not (models / "runs").exists()
+
+
+def planned(**options: object) -> None:
+    """Whether one row is meant, which is told before the measurement."""
+    recipe = {"name": "r", "load": {"class_names": ["a", "b", "c", "d", "e"], "size": 32}}
+    gate = {name: options.pop(name) for name in list(options) if name in GateConfig.model_fields}
+    bench = {"stage": "bench", **options}
+    trained = {"stage": "finetune", "data": "digits"}
+    steps = {"trained": trained, "bench": bench, "gate": {"stage": "gate", "bench": "bench", **gate}}
+    pipeline.plan(recipe_from_value({**recipe, "steps": steps}, "a test"), Store(Path("store")))
+
+
+def test_what_the_measurement_will_make_clear_is_not_asked_for(models: Path) -> None:
+    """One model in two runtimes; models that share none; names and paths."""
+    planned(models=["a.onnx"], runtimes=["onnxruntime", "openvino"], min_speedup=1)
+    planned(models=["trained", "a.onnx"], runtimes=["pytorch", "onnxruntime"], min_speedup=1)
+    (models / "runs").mkdir()
+    shutil.copy("b.onnx", "runs/int8.onnx")
+    for name in ("int8.onnx", "runs/int8.onnx", "./runs/int8.onnx"):
+        planned(models=["a.onnx", "b.onnx", "runs/int8.onnx"], candidate=name, max_bytes=9)
+        planned(models=["a.onnx", "runs/int8.onnx"], baseline=name, min_speedup=1)
 
 
 def test_models_are_measured_and_judged_in_one_go(models: Path) -> None:
@@ -167,6 +216,44 @@ def test_a_recipe_keeps_its_budget(models: Path) -> None:
     kept = optkit("run", "recipe.yaml", "--set", "budget.max_bytes=9999999")
     assert kept.code == 0
     assert "bench: done before" in kept.err
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes after the latencies were timed."""
+
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Rounds, "measure_offline", press)
+
+
+def test_ctrl_c_keeps_what_the_gate_has_measured(models: Path, interrupted: None) -> None:
+    options = ("--seconds", "0.2", "--loads", "offline", "--min-speedup", "0.01", "--junit", "gate.xml")
+    done = optkit("gate", "a.onnx", "b.onnx", *CLASSES, *options)
+    assert done.code == 130
+    assert "partial results are in runs/bench; the command given again measures anew" in done.err
+    assert "finished steps are kept" not in done.err
+    assert not Path("gate.xml").exists()
+    judged = optkit("gate", "runs/bench", "--min-speedup", "0.01")
+    assert judged.code == 0, judged.err
+    assert "bench was interrupted" in judged.err
+
+
+def test_ctrl_c_in_a_bench_is_told_once(models: Path, interrupted: None) -> None:
+    done = optkit("bench", "a.onnx", *CLASSES, "--seconds", "0.2", "--loads", "offline", "--out", "kept")
+    assert done.code == 130
+    assert done.err.count("partial results are in kept;") == 1
+    assert "finished steps are kept" not in done.err
+    assert collect(models / "kept").benches[0].interrupted
+
+
+def test_ctrl_c_in_a_recipe_leaves_a_report(models: Path, interrupted: None) -> None:
+    Path("recipe.yaml").write_text(RECIPE.replace("seconds: 0.2", "seconds: 0.2, loads: [offline]"))
+    done = optkit("run", "recipe.yaml")
+    assert done.code == 130
+    assert "partial results are in runs/gated/bench" in done.err
+    assert "Partial" in Path("runs/gated/report.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.bench_folder import full_bench
-from tests.report.run_folder import RunFolder
+from tests.report.run_folder import RunFolder, edit
 
 from .support import optkit
 
@@ -66,3 +66,20 @@ def test_a_baseline_is_refused_for_several_runs(runs: tuple[Path, Path]) -> None
     assert "single run" in done.err
     assert optkit("report", str(runs[0]), str(runs[0])).code == 2
     assert optkit("report", str(runs[0]), "nowhere").code == 4
+
+
+def test_the_folder_must_be_one(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = optkit("report", str(runs[0]), "--out", str(tmp_path / "file"))
+    assert done.code == 2, done.err
+    below = optkit("report", str(runs[0]), "--out", str(tmp_path / "file" / "a" / "b"))
+    assert below.code == 4
+    assert "is a file" in below.err
+    assert "Traceback" not in done.err + below.err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_interrupted_bench_is_told_first_of_all(runs: tuple[Path, Path]) -> None:
+    edit(runs[0] / "bench", lambda manifest: manifest["details"].update(interrupted=True))
+    assert "Partial: bench was interrupted." in optkit("report", str(runs[0])).out.splitlines()[:2]
+    assert "a is partial: its bench was interrupted." in optkit("report", *map(str, runs)).out.splitlines()

@@ -41,7 +41,9 @@ class Machine:
     def write(self, path: str, content: str) -> None:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(content + "\n")
+        whole = target.with_name(f"{target.name}.new")  # nobody reads half a file
+        whole.write_text(content + "\n")
+        whole.replace(target)
 
     def remove(self, path: str) -> None:
         (self.root / path).unlink()

@@ -15,7 +15,7 @@ from optkit.measure.estimate import calibrate, estimate, stored
 from optkit.measure.estimate_data import Measured, Networks, measured
 from optkit.measure.estimate_fit import STIFFNESS, Terms, best_stiffness, fit, held_out, relative
 from optkit.measure.estimate_onnx import onnx_ops
-from optkit.measure.estimate_ops import Op, features, kinds, totals
+from optkit.measure.estimate_ops import Op, features, kinds, totals, unknown_kinds
 from optkit.measure.estimate_setups import SETUPS, choose, family_of, gpus
 from optkit.measure.estimate_torch import module_ops
 from optkit.models.build import build, new_spec
@@ -110,6 +110,16 @@ def test_an_input_of_unknown_shape_is_refused() -> None:
     model.graph.node.extend([node, cast, conv])
     with pytest.raises(InputError, match="shape"):
         onnx_ops(model, 16)
+
+
+def test_an_operator_of_unknown_cost_is_named() -> None:
+    net = Builder()
+    model = net.model(net.pool(net.op("Selu", net.conv("input", 3, 8)), 0, 18), 8, None, 18)
+    ops = onnx_ops(model, 16)
+    assert unknown_kinds(ops) == ["Selu"]
+    plain, marked = (estimate(features(ops), EAGER, unknown) for unknown in ((), unknown_kinds(ops)))
+    assert not any("Selu" in text for text in plain.beyond)
+    assert any("Selu" in text for text in marked.beyond)
 
 
 def toy(costs: tuple[float, float], families: int = 6, rows: int = 20) -> Measured:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -77,6 +78,12 @@ def test_without_ceilings_there_are_times_alone() -> None:
     found = layer_rows(COST, KERNELS, NODES, 2.0, None)
     assert found["of_limit"] is None
     assert all(row["limit_ms"] is None for row in found["layers"])
+
+
+def test_without_the_ceiling_of_the_memory_there_are_no_limits() -> None:
+    found = layer_rows(COST, KERNELS, NODES, 2.0, replace(CEILINGS, bytes_per_s=None))
+    assert found["limit_ms"] is None
+    assert all(row["limit_ms"] is row["bound"] is None for row in found["layers"])
 
 
 def test_layers_in_one_kernel_and_kernels_of_one_layer() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from optkit.measure.roofline import measure_ceilings
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little memory and small matrices: quick, and not what the machine can."""
-    monkeypatch.setattr(roofline, "MOST_BYTES", 8 << 20)
+    """A little cache and small matrices: quick, and not what the machine can."""
+    monkeypatch.setattr(roofline, "last_level_cache", lambda: 2 << 20)
     monkeypatch.setattr(dense, "SIZES", (128,))
 
 
@@ -83,9 +84,45 @@ def test_the_cache_and_the_free_memory_are_known() -> None:
     assert roofline.free_memory() > 1 << 20
 
 
+def test_files_in_memory_are_as_good_as_free(tmp_path: Path) -> None:
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    for name, content in {"max": "4096000", "current": "4000000"}.items():
+        (group / f"memory.{name}").write_text(f"{content}\n")
+    assert roofline.free_memory(tmp_path) == 96_000
+    (group / "memory.stat").write_text(
+        "anon 1000000\nfile 2000000\ninactive_file 1500000\nactive_file 400000\n"
+    )
+    assert roofline.free_memory(tmp_path) == 96_000 + 1_900_000
+    (group / "memory.max").write_text("max\n")
+    assert roofline.free_memory(tmp_path) == 8000 << 10
+
+
+def test_copies_that_fit_a_cache_are_no_ceiling_of_memory(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roofline, "free_memory", lambda: 0)
+    found = measure_ceilings(("fp32",), 1, 0.02)
+    assert found.bytes_per_s is None
+    assert "the cache of 2 MiB" in found.not_measured["bytes_per_s"]
+    assert found.macs_per_s["fp32"] > 0
+    assert "copies" not in found.how
+
+
+@pytest.mark.parametrize(("cache_mib", "copied_mib"), [(2, 4), (64, 64)])
+def test_a_large_cache_has_more_copied_than_usual(
+    small: None, monkeypatch: pytest.MonkeyPatch, cache_mib: int, copied_mib: int
+) -> None:
+    monkeypatch.setattr(roofline, "MOST_BYTES", 16 << 20)
+    monkeypatch.setattr(roofline, "last_level_cache", lambda: cache_mib << 20)
+    assert f"copies of {copied_mib} MiB" in measure_ceilings((), 1, 0.02).how
+
+
 def test_no_more_than_a_share_of_the_free_memory_is_taken(
     small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roofline, "free_memory", lambda: 8 << 20)
+    monkeypatch.setattr(roofline, "free_memory", lambda: 16 << 20)
     monkeypatch.setattr(roofline, "cpu_kernels", lambda precision, threads: [])
-    assert "copies of 1 MiB" in measure_ceilings((), 1, 0.02).how
+    assert "copies of 2 MiB" in measure_ceilings((), 1, 0.02).how

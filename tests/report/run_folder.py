@@ -63,12 +63,17 @@ class RunFolder:
         return key
 
     def edit(self, name: str, change: Callable[[dict[str, Any]], None]) -> None:
-        """Change a manifest as a person or another version would."""
-        path = self.path / name / "manifest.json"
-        value = json.loads(path.read_text())
-        change(value)
-        path.unlink()  # the store's copy is the same file
-        path.write_text(json.dumps(value))
+        """Change a step's manifest."""
+        edit(self.path / name, change)
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a manifest as a person or another version would."""
+    path = folder / "manifest.json"
+    value = json.loads(path.read_text())
+    change(value)
+    path.unlink()  # the store's copy is the same file
+    path.write_text(json.dumps(value))
 
 
 def bench_row(name: str, key: str, **fields: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ from optkit.core.errors import InputError
 from optkit.core.types import Format, Measurement
 from optkit.report.benches import MAX_ROUNDS, ecdf
 from optkit.report.collect import collect
+from optkit.report.csv_file import to_csv
 from optkit.report.render import to_html, to_json, to_markdown
 from optkit.report.schema import Report
+from optkit.report.text import headline
 
 from .bench_folder import CALLS, MODELS, ROUNDS, full_bench
 from .run_folder import RunFolder, bench_row, latency
@@ -93,7 +97,11 @@ def test_a_crash_is_told_once_and_an_interruption_marks_the_page(empty_run: RunF
     assert [warned.text[:27] for warned in report.warnings] == ["crashed: broken in openvino"]
     assert report.benches[0].interrupted
     assert "Partial. bench was interrupted" in Page(to_html(report)).text
-    assert "**Partial**: bench was interrupted" in to_markdown(report)
+    assert headline(report)[-1] == "Partial: bench was interrupted."
+    headed = to_markdown(report).splitlines()[2]
+    assert headed.startswith("int8 (INT8 ONNX): 3.1× faster")
+    assert headed.endswith("**Partial**: bench was interrupted; these are the results so far.")
+    assert {row["is_partial"] for row in csv.DictReader(io.StringIO(to_csv(report.rows)))} == {"True"}
 
     def tell(manifest: dict[str, Any]) -> None:
         failed = manifest["details"]["failed"][0]

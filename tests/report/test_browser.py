@@ -160,6 +160,14 @@ def test_tables_sort_by_click_and_by_key(desk: SimpleNamespace) -> None:
     assert desk.page.evaluate("document.activeElement.textContent") == "Params"
 
 
+def test_the_baseline_sorts_among_the_differences(desk: SimpleNamespace) -> None:
+    table = desk.page.locator("[aria-labelledby=deltas] table").first
+    table.get_by_role("button", name="Latency").click()
+    assert table.evaluate(NAMES) == ["fp32", "int8-ov", "pruned", "int8"]
+    table.get_by_role("button", name="Top-1").click()
+    assert table.evaluate(NAMES) == ["pruned", "int8", "fp32", "int8-ov"]
+
+
 def test_refused_percentiles_sort_last(desk: SimpleNamespace) -> None:
     table = desk.page.locator("[aria-labelledby=latency] table").first
     table.get_by_role("button", name="p50 ms").click()
@@ -214,7 +222,15 @@ def test_print_hides_nothing(desk: SimpleNamespace) -> None:
     assert page.evaluate("getComputedStyle(document.querySelector('h1')).color") == "rgb(21, 26, 34)"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # no table is cut off
     assert page.locator("details.reason:not([open])").count() == 0
+    for ground in (".heat td", ".bar i", ".cost i", ".bars caption i", ".costs caption i"):
+        exact = page.locator(ground).first.evaluate("one => getComputedStyle(one).printColorAdjust")
+        assert exact == "exact", ground  # else browsers leave the bars out
     page.evaluate("dispatchEvent(new Event('afterprint'))")
+    reason = page.locator("details.reason").first
+    for was_open in (True, False):  # what the reader had opened stays open
+        reason.evaluate("(one, open) => { one.open = open; }", was_open)
+        page.evaluate("for (const when of ['beforeprint', 'afterprint']) dispatchEvent(new Event(when))")
+        assert reason.evaluate("one => one.open") == was_open
     page.emulate_media(media="screen", color_scheme="light")
     page.set_viewport_size({"width": 1280, "height": 900})
 

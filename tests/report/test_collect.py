@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ def test_rows_and_baseline(run: RunFolder) -> None:
     assert engine.against_baseline is not None
     assert engine.against_baseline.speedup is None
     assert collect(run.path, baseline="onnx").baseline == "onnx"
+    given = {"onnx": "runs/example/onnx"}
+    run.edit("bench", lambda manifest: manifest["details"].update(models=given))
+    assert collect(run.path, baseline="runs/example/onnx").baseline == "onnx"
     with pytest.raises(UsageError) as error:
         collect(run.path, baseline="onxx")
     assert "onnx" in error.value.hint
@@ -114,6 +118,14 @@ def test_recipe_and_commands(run: RunFolder) -> None:
     assert report.recipe is not None
     assert report.recipe.startswith("name: example")
     assert report.commands[-1] == f"optkit run {run.path / 'recipe.yaml'}"
+    spaced = run.path.with_name("my $(run)")
+    run.path.rename(spaced)
+    assert collect(spaced).commands[-1] == f"optkit run {shlex.quote(str(spaced / 'recipe.yaml'))}"
+    spaced.rename(run.path)
+    run.edit("bench", lambda manifest: manifest["packages"].update({"x;rm -r": "1.0+cpu"}))
+    pins = shlex.split(collect(run.path).commands[0])
+    assert pins[:2] == ["pip", "install"]
+    assert "x;rm -r==1.0" in pins
     (run.path / "recipe.yaml").unlink()
     assert collect(run.path).recipe is None
     assert not any("optkit run" in command for command in collect(run.path).commands)

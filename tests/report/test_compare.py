@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import Any
 
 import pytest
 
 from optkit.core.types import Format
 from optkit.measure.statistics import paired_difference
+from optkit.report import text
 from optkit.report.collect import collect
 from optkit.report.compare import paired_interval, pareto_front, unpaired_interval
+from optkit.report.deltas import accuracy_cells, latency_cell
 from optkit.report.plots import pareto_plots
 from optkit.report.text import headline_row
 
@@ -115,6 +118,43 @@ def test_rows_of_different_bench_steps_are_not_paired(run: RunFolder) -> None:
     assert found.against_baseline is not None
     assert not found.against_baseline.paired
     assert found.against_baseline.top1_interval == unpaired_interval(0.9, 360, 0.9833, 360)
+
+
+@pytest.mark.parametrize("part", ["data", "cpu", "packages"])
+def test_bench_steps_of_other_conditions_are_told_apart(run: RunFolder, part: str) -> None:
+    key = run.add("other", "export", Format.ONNX, size=1)
+    row = bench_row("other", key, latency_ms=latency(1.0), top1=0.99)
+    run.add("second", "bench", Format.RESULT, inputs={"models": [key]}, details={"rows": [row]})
+
+    def change(manifest: dict[str, Any]) -> None:
+        if part == "data":
+            manifest["config"]["data"] = {"path": "other photos"}
+        elif part == "cpu":
+            manifest["machine"]["cpu"] = "another"
+        else:
+            manifest["packages"]["torch"] = "0"
+
+    run.edit("second", change)
+    report = collect(run.path, baseline="onnx")
+    found = next(row for row in report.rows if row.name == "other")
+    delta = found.against_baseline
+    assert delta is not None
+    assert delta.other_images == (part == "data")
+    assert (delta.top1_difference is None) == (part == "data")
+    assert delta.not_comparable == {"data": "", "cpu": "another machine", "packages": "other packages"}[part]
+    expected = delta.not_comparable and f"latencies not comparable ({delta.not_comparable})"
+    assert text.speed_change(delta) == (expected or "3.42× the speed")
+    assert text.runtimes(delta) == (
+        "in onnxruntime" if expected else "in onnxruntime, not timed side by side"
+    )
+    cells = [latency_cell(found, delta), *accuracy_cells(found, delta)]
+    assert {cell.tone for cell in cells} <= {"", "gain"}
+    assert cells[0].text == ("not comparable" if expected else "3.42× the speed")
+    assert (cells[1].note == "other images") == (part == "data")
+    only = f"other (FP32 ONNX): {expected or '3.42× the speed'}"
+    assert text.headline(report)[0].startswith(only)
+    assert found.on_front
+    assert next(row for row in report.rows if row.name == "int8").on_front  # slower and worse, but elsewhere
 
 
 def test_front_is_marked_per_batch(run: RunFolder) -> None:

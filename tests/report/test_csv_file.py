@@ -37,6 +37,7 @@ def test_rows_and_deltas_stand_in_one_table(empty_run: RunFolder) -> None:
         < float(int8["top1_difference_high"])
     )
     assert found["fp32"]["reference"] == ""
+    assert found["fp32"]["is_partial"] == "False"
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

@@ -35,10 +35,31 @@ def test_the_headline_ends_with_the_verdict(empty_run: RunFolder, verdict: str, 
 
 def test_the_headline_is_about_the_model_that_was_judged(empty_run: RunFolder) -> None:
     full_bench(empty_run)
-    gate(empty_run, "pass", candidate="pruned")
+    gate(empty_run, "pass", candidate="pruned", key=f"{'pruned':0<16}")
     (sentence,) = text.headline(collect(empty_run.path))
     assert sentence.startswith("pruned (FP32 ONNX): 1.5× faster")
     assert sentence.endswith("within budget.")
+
+
+def test_of_several_gates_the_worst_verdict_counts(empty_run: RunFolder) -> None:
+    full_bench(empty_run)
+    gate(empty_run, "pass")
+    for verdict, words in (("cannot tell", "cannot tell whether"), ("fail", "over budget")):
+        gate(empty_run, verdict, step=f"gate-{verdict[0]}")
+        (sentence,) = text.headline(collect(empty_run.path))
+        assert words in sentence
+    gate(empty_run, "pass", step="of-pruned", candidate="pruned", key=f"{'pruned':0<16}")
+    report = collect(empty_run.path)
+    best = text.headline_row(report)
+    assert best is not None
+    assert best.name == "pruned"  # int8 passed one of its gates, not all
+
+
+def test_a_gate_on_another_model_of_that_name_says_nothing(empty_run: RunFolder) -> None:
+    full_bench(empty_run)
+    gate(empty_run, "fail", key="another")
+    (sentence,) = text.headline(collect(empty_run.path))
+    assert "budget" not in sentence
 
 
 def test_a_gate_on_another_batch_says_nothing_of_this_row(empty_run: RunFolder) -> None:

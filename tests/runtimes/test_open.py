@@ -22,9 +22,11 @@ from optkit.runtimes.base import (
     SessionOptions,
     any_batch,
     check_runtime,
+    computes,
     describe,
     open_artifact,
     runtime_names,
+    runtimes_for,
     split_runtime,
     why_unavailable,
 )
@@ -314,3 +316,10 @@ def test_null_answers_zeros_whatever_the_format(onnx_artifact):
     for wanted in null.FORMATS:
         session = null.open_session(onnx_artifact(format=wanted), OPTIONS)
         assert not session.run(np.ones((4, 3, 32, 32), np.float32)).any()
+
+
+def test_a_format_has_those_runtimes_that_execute_it_or_its_default_one() -> None:
+    wanted = ["pytorch", "openvino:throughput", "null", "onnxruntime"]
+    assert runtimes_for(Format.ONNX, wanted) == ["openvino:throughput", "null", "onnxruntime"]
+    assert runtimes_for(Format.TORCH, ["onnxruntime"]) == ["pytorch"]
+    assert [one for one in wanted if not computes(one)] == ["null"]

@@ -24,7 +24,8 @@ function draw() {
   for (const [id, figure] of Object.entries(figures)) {
     const layout = structuredClone(figure.layout);
     layout.dragmode = narrow ? false : "zoom";  // a finger scrolls the page, not the plot
-    const half = document.getElementById(id).closest(".grid");
+    const card = document.getElementById(id).closest(".grid > *");
+    const half = card && getComputedStyle(card).gridColumnEnd !== "-1";  // else it spans all columns
     if (printing) layout.width = half ? PAPER_WIDTH.half : PAPER_WIDTH.whole;
     Plotly.react(id, figure.data, themed(layout), {responsive: true, displaylogo: false, displayModeBar: false});
   }
@@ -51,8 +52,13 @@ draw();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
 /* Paper is white, and of a width that scripts cannot ask for. */
-function reasons(open) {  // nobody can unfold on paper why a cell is empty
-  for (const reason of document.querySelectorAll("details.reason")) reason.open = open;
+const unfolded = [];  // for print alone: what the reader had opened stays open
+function unfold() {  // nobody can unfold on paper why a cell is empty
+  unfolded.push(...document.querySelectorAll("details.reason:not([open])"));
+  for (const reason of unfolded) reason.open = true;
 }
-addEventListener("beforeprint", () => { root.classList.add("print"); reasons(true); draw(); });
-addEventListener("afterprint", () => { root.classList.remove("print"); reasons(false); draw(); });
+function fold() {
+  for (const reason of unfolded.splice(0)) reason.open = false;
+}
+addEventListener("beforeprint", () => { root.classList.add("print"); unfold(); draw(); });
+addEventListener("afterprint", () => { root.classList.remove("print"); fold(); draw(); });

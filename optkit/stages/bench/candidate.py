@@ -48,8 +48,9 @@ class Timing:
 class Candidate:
     """`error` is why it could not be opened or why its process died; `not_measured` has a reason for other gaps.
 
-    `computes` is False where the answers are not the model's, so that no accuracy is measured. `offline` are images
-    and seconds of every round; `data_classes` says which class of the data each of the model's is.
+    `computes` is False where the answers are not the model's, so that no accuracy is measured. `prepared` are the
+    batch sizes that it takes; `offline` are the images per second of every round; `data_classes` says which
+    class of the data each of the model's is.
     """
 
     name: str
@@ -62,14 +63,16 @@ class Candidate:
     accuracy: Accuracy | None = None
     data_classes: dict[int, int] = field(default_factory=dict)
     timings: dict[int, Timing] = field(default_factory=dict)
-    offline: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    prepared: set[int] = field(default_factory=set)
+    offline: dict[int, list[float]] = field(default_factory=dict)
     server: dict[str, Any] | None = None
     layers: list[dict[str, Any]] = field(default_factory=list)
     not_measured: dict[str, str] = field(default_factory=dict)
 
     @property
-    def crashed(self) -> bool:
-        return isinstance(self.error, CrashedError)
+    def failed(self) -> bool:
+        """Whether its process died, or could not be started again for further rounds."""
+        return self.error is not None and (isinstance(self.error, CrashedError) or bool(self.timings))
 
     @property
     def answers(self) -> list[int | str]:

@@ -14,8 +14,12 @@ MIN_ROUNDS = 3  # fewer say nothing of chance
 
 
 def comparisons(candidates: list[Candidate], batch: int, confidence: float) -> list[dict[str, Any]]:
-    """Latency ratios to the first model that was timed at this batch size, and what may be said of them."""
-    timed = [one for one in candidates if one.computes and batch in one.timings]
+    """Latency ratios to the first model that was timed enough at this batch size, and what may be said of them."""
+    timed = [
+        one
+        for one in candidates
+        if one.computes and batch in one.timings and len(one.timings[batch].rounds) >= MIN_ROUNDS
+    ]
     found = [_compare(one, timed[0], batch, confidence) for one in timed[1:]]
     return [row for row in found if row]
 

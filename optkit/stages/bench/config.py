@@ -47,7 +47,7 @@ class Config(StageConfig):
     threads: int = Field(
         default=0,
         ge=0,
-        description="CPU threads, each on a core of its own; 0: every core this process may use.",
+        description="CPU threads; the process keeps to as many CPUs. 0: every one that it may use.",
     )
     repeats: PositiveInt = Field(
         default=3,
@@ -87,6 +87,16 @@ class Config(StageConfig):
         super().check()
         for name in self.runtimes:
             check_runtime(name)
+        if self.threads > (cores := machine.facts()["cores"]):
+            raise UsageError(
+                f"--threads {self.threads} is more than the {cores} CPUs that this process may use.",
+                hint=f"Give at most {cores}.",
+            )
+        if "server" in self.loads and 1 not in self.batch_sizes:
+            raise UsageError(
+                "The load 'server' sends single images, and batch 1 is not timed.",
+                hint="Add 1 to --batch-sizes.",
+            )
         if ("server" in self.loads) != (self.latency_bound_ms is not None):
             raise UsageError(
                 "The load 'server' and a latency bound belong together.",

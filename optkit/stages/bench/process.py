@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 from optkit.core.errors import EXIT_FAILED, OptkitError
 
 WORKER = "optkit.stages.bench.worker"
+LAST_BYTES = 1 << 16  # of what it wrote, in which the last line is looked for
 PATIENCE_S = 5.0  # until a process that was asked to end is killed
 
 
@@ -49,14 +51,14 @@ class Process:
         """Ask for something; `wait` has the answer."""
         try:
             self._connection.send((command, arguments))
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:
             raise self._crashed() from None
 
     def wait(self) -> Any:
         """The answer to the command that was posted last."""
         try:
             kind, value = self._connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # the second when it died in the middle of an answer
             raise self._crashed() from None
         if kind == "error":
             raise value
@@ -72,24 +74,27 @@ class Process:
         self._connection.close()
         if now:
             self._process.kill()
+        self._ended()
+        self._stderr.close()
+
+    def _ended(self) -> int:
+        """Its exit code; killed when it does not end by itself."""
         try:
-            self._process.wait(PATIENCE_S)
+            return self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        self._stderr.close()
+            return self._process.wait()
 
     def _crashed(self) -> CrashedError:
         """How it ended, and the last line that it wrote."""
-        code = self._process.wait()
-        how = (
-            f"It was ended by {signal.Signals(-code).name}" if code < 0 else f"It ended with exit code {code}"
-        )
-        self._stderr.seek(0)
+        code = self._ended()
+        signals = {one.value: one.name for one in signal.Signals}
+        how = f"was ended by {signals.get(-code, -code)}" if code < 0 else f"ended with exit code {code}"
+        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - LAST_BYTES))
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         last = f": {lines[-1].strip()[:300]}" if lines else ""
         return CrashedError(
             "The process of the model crashed.",
-            why=f"{how}{last}.",
+            why=f"It {how}{last}.",
             hint="The other models were measured. Try another runtime, or fewer --threads.",
         )

@@ -16,38 +16,47 @@ RUNS = 30  # of each model, of which every layer's median counts
 
 
 def measure_layers(candidates: list[Candidate], config: Config, reporter: Reporter) -> dict[str, Any] | None:
-    """The machine's ceilings, and in every candidate its layers at the first batch size that it was timed at."""
+    """In every candidate its layers at the first batch size that it was timed at; returns the machine's ceilings.
+
+    Where some run on a GPU and others do not, the ceilings returned are those of the first one's device.
+    """
     timed = [one for one in candidates if one.computes and one.timings]
-    with reporter.track("Layers", len(timed) + 1) as task:
-        try:
-            limits = _ceilings(timed, config.threads)
-        except OptkitError as error:
-            limits = None
-            reporter.warn(f"The machine's ceilings were not measured: {reason(error)}")
-        task.advance(note="ceilings of the machine")
+    limits: dict[str, Any] = {}
+    with reporter.track("Layers", 2 * len(timed)) as task:
         for one in timed:
-            batch = next(iter(one.timings))
-            try:
-                found = one.call("layers", one.runtime, batch, limits, RUNS)
-            except OptkitError as error:
-                one.not_measured["layers"] = reason(error)
-                reporter.info(f"{one.name}: no times of layers: {reason(error)}")
-            else:
-                key = one.artifact.key
-                one.layers.append(
-                    {"name": one.name, "key": key, "runtime": one.runtime, "batch": batch, **found}
-                )
+            if (device := _device(one)) not in limits:
+                limits[device] = _ceilings(timed, device, config.threads, reporter)
+            task.advance(note=f"ceilings of the {device}")
+            _measure(one, limits[device], reporter)
             task.advance(note=one.name)
-    return limits.row() if limits else None
+    first = next(iter(limits.values()), None)
+    return first.row() if first else None
 
 
-def _ceilings(candidates: list[Candidate], threads: int) -> Any:
-    """Measured in a process of its own, with the threads of the models."""
+def _device(candidate: Candidate) -> str:
+    return "cuda" if candidate.on_gpu else "cpu"
+
+
+def _measure(candidate: Candidate, limits: Any, reporter: Reporter) -> None:
+    batch = next(iter(candidate.timings))
+    try:
+        found = candidate.call("layers", candidate.runtime, batch, limits, RUNS)
+    except OptkitError as error:
+        candidate.not_measured["layers"] = reason(error)
+        reporter.info(f"{candidate.name}: no times of layers: {reason(error)}")
+        return
+    whose = {"name": candidate.name, "key": candidate.artifact.key, "runtime": candidate.runtime}
+    candidate.layers.append({**whose, "batch": batch, **found})
+
+
+def _ceilings(candidates: list[Candidate], device: str, threads: int, reporter: Reporter) -> Any:
+    """Measured in a process of its own, with the threads of the models; None, with a warning, when that fails."""
     precisions = tuple(dict.fromkeys(["fp32", *(one.artifact.precision.value for one in candidates)]))
-    on_gpu = any(one.on_gpu for one in candidates)
     process = Process()
     try:
-        cores = threads or machine.facts()["cores"]
-        return process.call("ceilings", precisions, cores, "cuda" if on_gpu else "cpu", CEILING_S)
+        return process.call("ceilings", precisions, threads or machine.facts()["cores"], device, CEILING_S)
+    except OptkitError as error:
+        reporter.warn(f"The ceilings of the {device} were not measured: {reason(error)}")
+        return None
     finally:
         process.close()

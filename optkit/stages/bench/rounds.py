@@ -21,7 +21,7 @@ from optkit.stages.bench.process import CrashedError
 BURST_MS = (
     100.0  # of a model's turn: calls that follow each other are alike, so a longer one tells little more
 )
-OFFLINE_S = 0.3  # of a model's turn offline: at its end streams wait for the last one
+OFFLINE_S, OFFLINE_CALLS = 0.3, 10  # of a model's turn offline, at least: at its end some streams work alone
 MIN_ROUNDS = 6  # which an interval of their ratios needs
 MIN_CALLS = 3  # of a turn, from which its first one is not counted
 MAX_SAMPLES = (
@@ -66,22 +66,45 @@ class Rounds:
     def measure(self, candidates: list[Candidate], opening_s: float) -> None:
         """Single-stream latency of open candidates, in several processes one after the other; some may crash.
 
-        `opening_s` is what opening them took: slow ones are opened once.
+        `opening_s` is what opening them took: where that and the first calls are slow, they are opened once.
         """
-        config = self._config
-        timed_s = len(config.batch_sizes) * config.seconds * len(candidates)
-        processes = min(config.repeats, 1 + int(REOPENING * timed_s / opening_s))
+        config, watch = self._config, Stopwatch()
+        batches = sorted(config.batch_sizes)  # the peak of memory at one holds all smaller ones
+        timed_s = len(batches) * config.seconds * len(candidates)
+        self._prepare(candidates, batches)
+        repeats = 1 + int(REOPENING * timed_s / (opening_s + watch.seconds()))
+        processes = min(config.repeats, repeats)
         with self._reporter.track("Timing", round(1000 * timed_s)) as task:
             for number in range(processes):
                 if number:
                     open_all(_alive(candidates), config.threads)
-                for batch in config.batch_sizes:
+                    self._prepare(_alive(candidates), batches)
+                for batch in batches:
                     self._time(_alive(candidates), batch, config.seconds / processes, processes, task)
+
+    def _prepare(self, candidates: list[Candidate], batches: list[int]) -> None:
+        """Which batch sizes every candidate takes; a first call may compile."""
+        for one in candidates:
+            one.prepared.clear()
+            for batch in batches:
+                gap = f"latency_ms at batch {batch}"
+                if why := one.refused_batch(batch):
+                    one.not_measured[gap] = why
+                    continue
+                try:
+                    one.call("prepare", batch, self._config.seed)
+                    one.prepared.add(batch)
+                except CrashedError:
+                    break
+                except OptkitError as error:
+                    one.not_measured[gap] = reason(error)
 
     def _time(
         self, candidates: list[Candidate], batch: int, seconds: float, processes: int, task: Task
     ) -> None:
-        ready = [one for one in candidates if self._is_ready(one, batch, 1000 * seconds)]
+        ready = [
+            one for one in candidates if batch in one.prepared and self._is_warm(one, batch, 1000 * seconds)
+        ]
         if not ready:
             return
         slowest_ms = max(typical_ms(one.timings[batch].warm_up_ms) for one in ready)
@@ -99,19 +122,11 @@ class Rounds:
                 with suppress(CrashedError):
                     one.timings[batch].memory = one.call("memory")
 
-    def _is_ready(self, candidate: Candidate, batch: int, budget_ms: float) -> bool:
-        """Whether the model takes this batch size, and is warm."""
-        gap = f"latency_ms at batch {batch}"
-        if why := candidate.refused_batch(batch):
-            candidate.not_measured[gap] = why
-            return False
+    def _is_warm(self, candidate: Candidate, batch: int, budget_ms: float) -> bool:
+        """Runs it until it is steady; False when its process died."""
         try:
-            candidate.call("prepare", batch, self._config.seed)
             times, steady = candidate.call("warm_up", batch, budget_ms)
         except CrashedError:
-            return False
-        except OptkitError as error:
-            candidate.not_measured[gap] = reason(error)
             return False
         timing = candidate.timings.setdefault(batch, Timing(no_energy=self._energy.unavailable))
         timing.warm_up_ms, timing.steady = times, timing.steady and steady
@@ -134,23 +149,25 @@ class Rounds:
 
     def measure_offline(self, candidates: list[Candidate]) -> None:
         """Images per second with as many requests at once as the runtime wants."""
-        config = self._config
-        rounds = max(MIN_ROUNDS, round(config.seconds / OFFLINE_S))
-        with self._reporter.track("Offline", rounds * len(config.batch_sizes) * len(candidates)) as task:
-            for batch in config.batch_sizes:
-                ready = [one for one in candidates if batch in one.timings]
-                for _ in range(rounds):
-                    for index in self._order.permutation(len(ready)):
-                        if ready[index].process:
-                            self._offline_turn(ready[index], batch)
-                            task.advance(note=ready[index].name)
+        batches = sorted(self._config.batch_sizes)
+        with self._reporter.track("Offline", round(1000 * self._config.seconds) * len(batches)) as task:
+            for batch in batches:
+                ready = [one for one in candidates if batch in one.prepared and batch in one.timings]
+                if ready:
+                    self._offline(ready, batch, task)
 
-    def _offline_turn(self, candidate: Candidate, batch: int) -> None:
-        try:
-            found = candidate.call("offline", batch, OFFLINE_S, streams(candidate))
-        except CrashedError:
-            return
-        candidate.offline.setdefault(batch, []).append(found)
+    def _offline(self, ready: list[Candidate], batch: int, task: Task) -> None:
+        slowest_ms = max(typical_ms(one.timings[batch].warm_up_ms) for one in ready)
+        turn_s = max(OFFLINE_S, OFFLINE_CALLS * slowest_ms / 1000)
+        rounds = max(MIN_ROUNDS, round(self._config.seconds / turn_s))
+        for _ in range(rounds):
+            for index in self._order.permutation(len(ready)):
+                one = ready[index]
+                if one.process:
+                    with suppress(CrashedError):
+                        found = one.call("offline", batch, turn_s, streams(one))
+                        one.offline.setdefault(batch, []).append(found)
+            task.advance(round(1000 * turn_s))
 
 
 def streams(candidate: Candidate) -> int:

@@ -19,9 +19,16 @@ NO_DATA = "no data was given"
 NOT_COMPUTED = "the {} runtime computes nothing: its answers and times are not the model's"
 
 
-def row(candidate: Candidate, batch: int, baseline: Candidate | None) -> dict[str, Any]:
-    """One candidate at one batch size. What is null has its reason under `not_measured`."""
+def rows(
+    candidate: Candidate, batch_sizes: tuple[int, ...], baseline: Candidate | None
+) -> list[dict[str, Any]]:
+    """One candidate, a row for each batch size. What is null has its reason under `not_measured`."""
     gaps: dict[str, str] = {}
+    same = {**_quality(candidate, baseline, gaps), **counted(candidate.artifact, gaps)}
+    return [_row(candidate, batch, same, dict(gaps)) for batch in batch_sizes]
+
+
+def _row(candidate: Candidate, batch: int, same: dict[str, Any], gaps: dict[str, str]) -> dict[str, Any]:
     found = {
         "name": candidate.name,
         "key": candidate.artifact.key,
@@ -31,8 +38,7 @@ def row(candidate: Candidate, batch: int, baseline: Candidate | None) -> dict[st
         "computes": candidate.computes,
         "batch": batch,
         **speed(candidate, batch, gaps),
-        **_quality(candidate, baseline, gaps),
-        **counted(candidate.artifact, gaps),
+        **same,
         "size_bytes": candidate.artifact.file.stat().st_size,
         "facts": candidate.facts,
     }
@@ -48,7 +54,7 @@ def accuracy_gap(candidate: Candidate) -> str:
     return candidate.not_measured.get("top1", NO_DATA)
 
 
-QUALITY = ("top1", "top1_interval", "n", "ece", "ece_interval", "agreement", "top1_drop")
+QUALITY = ("top1", "top1_interval", "n", "ece", "ece_interval", "agreement", "agreement_with", "top1_drop")
 
 
 def _quality(candidate: Candidate, baseline: Candidate | None, gaps: dict[str, str]) -> dict[str, Any]:
@@ -73,13 +79,15 @@ def _against(
     """Agreement with the baseline and the drop of top-1, on the same images one by one."""
     if baseline is None or baseline.accuracy is None or baseline.accuracy.indices != accuracy.indices:
         gaps["agreement"] = "the first model was not measured on these images"
-        return {"agreement": None, "top1_drop": None}
+        return {"agreement": None, "agreement_with": None, "top1_drop": None}
+    reference = {"name": baseline.name, "runtime": baseline.runtime}
     if candidate is baseline:
-        return {"agreement": 1.0, "top1_drop": None}
+        return {"agreement": 1.0, "agreement_with": reference, "top1_drop": None}
     same = [this == other for this, other in zip(candidate.answers, baseline.answers, strict=True)]
     paired = asdict(paired_difference(baseline.accuracy.right, accuracy.right))
     return {
         "agreement": sum(same) / len(same),
+        "agreement_with": reference,
         "top1_drop": paired | {"interval": list(paired["interval"])},
     }
 
@@ -96,6 +104,7 @@ def measurements(candidate: Candidate, batch_sizes: tuple[int, ...]) -> list[Mea
         conditions = {
             **candidate.conditions(batch),
             "rounds": timing.counts,
+            "round_numbers": sorted(timing.rounds),
             "warm_up_calls": len(timing.warm_up_ms),
             "warm_up_steady": timing.steady,
         }

@@ -13,6 +13,7 @@ from optkit.stages.bench.rounds import streams
 
 SPEED = ("latency_ms", "throughput", "offline", "server", "memory", "energy")
 INTERRUPTED = "interrupted before it was measured"
+MIN_TURNS = 3  # from which an interval says something
 
 
 def speed(candidate: Candidate, batch: int, gaps: dict[str, str]) -> dict[str, Any]:
@@ -22,6 +23,8 @@ def speed(candidate: Candidate, batch: int, gaps: dict[str, str]) -> dict[str, A
         why = latency_gap(candidate, batch)
         gaps |= dict.fromkeys(("latency_ms", "throughput", "memory", "energy"), why)
         return {**dict.fromkeys(SPEED), "parts": [], "latency_intervals": {}, "refused": {}, "samples": 0}
+    if timing.memory is None:
+        gaps["memory"] = "the process ended before it was read"
     summary = percentiles(timing.samples, timing.counts)
     return {
         "latency_ms": summary.values or None,
@@ -29,7 +32,7 @@ def speed(candidate: Candidate, batch: int, gaps: dict[str, str]) -> dict[str, A
         "refused": summary.refused,
         "throughput": batch * len(timing.samples) / (sum(timing.samples) / 1000),  # images per second
         "samples": len(timing.samples),
-        "offline": _offline(candidate, batch),
+        "offline": _offline(candidate, batch, gaps),
         "server": _server(candidate, batch, gaps),
         "memory": timing.memory,
         "energy": _energy(candidate, batch, gaps),
@@ -37,13 +40,15 @@ def speed(candidate: Candidate, batch: int, gaps: dict[str, str]) -> dict[str, A
     }
 
 
-def _offline(candidate: Candidate, batch: int) -> dict[str, Any] | None:
-    turns = candidate.offline.get(batch, [])
-    if len(turns) < 2:
+def _offline(candidate: Candidate, batch: int, gaps: dict[str, str]) -> dict[str, Any] | None:
+    rates = np.array(candidate.offline.get(batch, []))
+    if len(rates) < MIN_TURNS:
+        if why := candidate.not_measured.get("offline"):
+            gaps["offline"] = why
         return None
-    rates = np.array([images / seconds for images, seconds in turns])
     mean, low, high = paired_gain(np.zeros(len(rates)), rates)
-    return {"images_per_s": mean, "interval": [low, high], "streams": streams(candidate), "batch": batch}
+    interval = [max(0.0, low), high]
+    return {"images_per_s": mean, "interval": interval, "streams": streams(candidate), "batch": batch}
 
 
 def _server(candidate: Candidate, batch: int, gaps: dict[str, str]) -> dict[str, Any] | None:

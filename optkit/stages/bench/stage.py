@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from optkit.core import discover
 from optkit.core.errors import MissingError
 from optkit.core.names import short_names
 from optkit.core.progress import Reporter
 from optkit.core.types import Artifact, Context, Format, Output
 from optkit.measure.latency import Stopwatch
 from optkit.measure.telemetry import Telemetry, warnings
-from optkit.runtimes.base import DEFAULTS, PACKAGE, split_runtime
+from optkit.runtimes.base import computes, runtimes_for
 from optkit.stages.bench.candidate import Candidate, reason
 from optkit.stages.bench.comparisons import comparisons
 from optkit.stages.bench.config import Config
 from optkit.stages.bench.device_times import measure_parts
+from optkit.stages.bench.process import CrashedError
 from optkit.stages.bench.roofline import measure_layers
 from optkit.stages.bench.rounds import Rounds, open_all
-from optkit.stages.bench.rows import measurements, row
+from optkit.stages.bench.rows import measurements, rows
 from optkit.stages.bench.server import measure_server
+from optkit.stages.bench.speed import INTERRUPTED
 
 
 @dataclass
 class Findings:
-    """What is not a candidate's own. `interrupted`: Ctrl-C came before all was measured."""
+    """What is not a candidate's own: `began` is when the first model ran, `interrupted` that Ctrl-C came before all
+    was measured."""
 
     flips: list[dict[str, Any]] = field(default_factory=list)
     roofline: dict[str, Any] | None = None
-    opened_s: float = 0.0
+    began: str = ""
     interrupted: bool = False
 
 
@@ -41,42 +46,61 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     candidates, found, watch = _candidates(models, config.runtimes), Findings(), Stopwatch()
     with Telemetry() as telemetry, _interruptible(candidates, found, reporter):
         opened, opening_s = _open(candidates, config.threads, reporter)
-        found.opened_s = watch.seconds()
+        found.began = datetime.now(UTC).isoformat()
         _measure(opened, opening_s, models, config, context, found)
-    _tell_of_crashes(candidates, reporter)
-    trace = telemetry.trace()
-    for text in warnings(trace):
-        reporter.warn(text)
+    with _undisturbed():
+        _explain_gaps(candidates, config)
+        _tell_of_crashes(candidates, reporter)
+        trace = telemetry.trace()
+        for text in warnings(trace):
+            reporter.warn(text)
+        given = {short: name for name, short in short_names(list(models)).items()}
+        return _output(candidates, config, found, {"models": given, "trace": trace}, watch)
+
+
+def _output(
+    candidates: list[Candidate], config: Config, found: Findings, more: dict[str, Any], watch: Stopwatch
+) -> Output:
     baseline = next((one for one in candidates if one.accuracy), None)
     in_runs_s = sum(timing.spent_ms for one in candidates for timing in one.timings.values()) / 1000
+    of_all = [comparisons(candidates, batch, config.confidence) for batch in config.batch_sizes]
+    failed = [
+        {"name": one.name, "runtime": one.runtime, "why": reason(one.error)}
+        for one in candidates
+        if one.failed and one.error
+    ]
     return Output(
         format=Format.RESULT,
-        measurements=tuple(one for it in candidates for one in measurements(it, config.batch_sizes)),
+        measurements=tuple(part for one in candidates for part in measurements(one, config.batch_sizes)),
         details={
-            "models": {short: name for name, short in short_names(list(models)).items()},
-            "rows": [row(one, batch, baseline) for one in candidates for batch in config.batch_sizes],
-            "comparisons": [
-                found
-                for batch in config.batch_sizes
-                for found in comparisons(candidates, batch, config.confidence)
-            ],
+            "rows": [row for one in candidates for row in rows(one, config.batch_sizes, baseline)],
+            "comparisons": [row for of_batch in of_all for row in of_batch],
             "flips": found.flips,
             "layers": [layers for one in candidates for layers in one.layers],
             "roofline": found.roofline,
-            "trace": trace,
-            "failed": [
-                {"name": one.name, "runtime": one.runtime, "why": reason(one.error)}
-                for one in candidates
-                if one.crashed and one.error
-            ],
+            "failed": failed,
             "interrupted": found.interrupted,
             "time": {
-                "opened_s": round(found.opened_s, 3),
+                "began": found.began,
                 "latency_runs_s": round(in_runs_s, 3),
                 "total_s": round(watch.seconds(), 3),
             },
+            **more,
         },
     )
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C is ignored: what was measured is only put together, in a second or two."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _measure(
@@ -132,12 +156,10 @@ def _interruptible(candidates: list[Candidate], found: Findings, reporter: Repor
 def _candidates(models: dict[str, Artifact], runtimes: tuple[str, ...]) -> list[Candidate]:
     """Every model in every wanted runtime that executes its format; in its default one where none does."""
     short = short_names(list(models))
-    modules = {name: discover.load(PACKAGE, split_runtime(name)[0], "runtime") for name in runtimes}
     return [
-        Candidate(short[name], artifact, runtime, computes=getattr(modules.get(runtime), "COMPUTES", True))
+        Candidate(short[name], artifact, runtime, computes=computes(runtime))
         for name, artifact in models.items()
-        for runtime in [one for one in runtimes if artifact.format in modules[one].FORMATS]
-        or [DEFAULTS[artifact.format]]
+        for runtime in runtimes_for(artifact.format, runtimes)
     ]
 
 
@@ -151,15 +173,26 @@ def _open(candidates: list[Candidate], threads: int, reporter: Reporter) -> tupl
     for candidate in candidates:
         if isinstance(candidate.error, MissingError):
             reporter.info(f"{candidate.name} is not executed: {reason(candidate.error)}")
-        elif candidate.error and not candidate.crashed:
+        elif candidate.error and not candidate.failed:
             reporter.warn(f"{candidate.name} could not be executed: {reason(candidate.error)}")
     return opened, seconds
 
 
+def _explain_gaps(candidates: list[Candidate], config: Config) -> None:
+    """What was asked for and is not there, was not reached: the process had died, or Ctrl-C came before."""
+    asked = (*config.loads, *(["top1"] if config.data else []))
+    for candidate in candidates:
+        for name in asked:
+            candidate.not_measured.setdefault(
+                name, reason(candidate.error) if candidate.error else INTERRUPTED
+            )
+
+
 def _tell_of_crashes(candidates: list[Candidate], reporter: Reporter) -> None:
     for candidate in candidates:
-        if candidate.crashed and candidate.error:
-            reporter.warn(f"{candidate.name} in {candidate.runtime} CRASHED: {reason(candidate.error)}")
+        if candidate.failed and candidate.error:
+            how = "CRASHED" if isinstance(candidate.error, CrashedError) else "could not go on"
+            reporter.warn(f"{candidate.name} in {candidate.runtime} {how}: {reason(candidate.error)}")
 
 
 def _alive(candidates: list[Candidate]) -> list[Candidate]:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,12 +37,25 @@ def load_module(artifact: Artifact) -> torch.nn.Module:
 
 
 def pin(threads: int) -> list[int]:
-    """Keep this process on as many of its CPUs as it has threads; returns their numbers."""
+    """Keep this process on as many of its CPUs as it has threads, of different cores first; returns their numbers."""
     if not hasattr(os, "sched_setaffinity"):
         return []
-    allowed = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, allowed[: threads or None])
+    places: dict[str, int] = {}
+    order = []
+    for cpu in sorted(os.sched_getaffinity(0)):
+        core = _siblings(cpu)
+        places[core] = places.get(core, -1) + 1
+        order.append((places[core], cpu))
+    os.sched_setaffinity(0, [cpu for _, cpu in sorted(order)[: threads or None]])
     return sorted(os.sched_getaffinity(0))
+
+
+def _siblings(cpu: int) -> str:
+    """The CPUs that share a core with this one, as the system writes it."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
 
 
 class Worker:
@@ -54,6 +68,8 @@ class Worker:
         self._rss_before: int | None = None
         self._pixels: dict[int, NDArray[np.float32]] = {}
         self._typical_ms: dict[int, float] = {}
+        self._streams: list[Callable[[NDArray[np.float32]], NDArray[np.float32]]] = []
+        self._warm_streams: set[tuple[int, int]] = set()
 
     def open(self, artifact: Artifact, runtime: str, threads: int) -> dict[str, Any]:
         """Open the model; returns the facts of its session."""
@@ -89,12 +105,11 @@ class Worker:
         count = max(1, round(milliseconds / self._typical_ms[batch]))
         return latency.burst(self._call(batch), min(count, most))
 
-    def offline(self, batch: int, seconds: float, streams: int) -> tuple[int, float]:
-        """Work on `streams` batches at once: (images, seconds)."""
+    def offline(self, batch: int, seconds: float, streams: int) -> float:
+        """Images per second, working on `streams` batches at once."""
         from optkit.measure.load import run_offline
 
-        calls, spent = run_offline(self._callers(batch, streams), seconds)
-        return calls * batch, spent
+        return batch * run_offline(self._callers(batch, streams), seconds)
 
     def server(self, rate: float, bound_ms: float, streams: int, seed: int) -> list[float] | None:
         """Single images that arrive at random, see `run_server`."""
@@ -156,9 +171,16 @@ class Worker:
         return lambda: session.run(pixels)
 
     def _callers(self, batch: int, streams: int) -> list[Callable[[], object]]:
+        """Independent callers, warm: what a first call sets up is not timed."""
         pixels = self._pixels[batch]
-        runs = [self.session.stream() for _ in range(streams)]
-        return [lambda run=run: run(pixels) for run in runs]
+        while len(self._streams) < streams:
+            self._streams.append(self.session.stream())
+        callers = [lambda run=run: run(pixels) for run in self._streams[:streams]]
+        if (batch, streams) not in self._warm_streams:
+            for call in callers:
+                call()
+            self._warm_streams.add((batch, streams))
+        return callers
 
 
 COMMANDS = frozenset(name for name in vars(Worker) if not name.startswith("_") and name != "session")

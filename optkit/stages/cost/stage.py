@@ -8,6 +8,7 @@ import torch
 
 from optkit.core.errors import UsageError
 from optkit.core.types import Artifact, Context, Format, Output
+from optkit.graph import onnx_file
 from optkit.graph.onnx_file import read_onnx
 from optkit.measure.cost import module_cost
 from optkit.measure.counts import ACTIVATIONS, NEVER_COUNTED, TRAFFIC, UNIT, Cost
@@ -68,7 +69,9 @@ def _details(cost: Cost, name: str) -> dict[str, Any]:
 
 def _artifact_cost(artifact: Artifact, size: int) -> Cost:
     if artifact.format == Format.ONNX:
-        return onnx_cost(read_onnx(artifact.file), size)
+        model = read_onnx(artifact.file)
+        onnx_file.check_size(model, size)
+        return onnx_cost(model, size)
     module, spec = rebuild(artifact.spec), artifact.spec
     check_size(module, spec.arch, size, spec.preprocess.size)
     return module_cost(module, size)

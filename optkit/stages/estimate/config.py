@@ -49,7 +49,7 @@ class Config(StageConfig):
         super().check()
         if self.arch is None and self.num_classes is not None:
             raise UsageError("A model has its own number of classes.", hint="Leave --num-classes out.")
-        setups = [setup.name for setup in SETUPS.values() if setup.is_gpu]
+        setups = [setup.name for setup in SETUPS.values() if setup.is_offered]
         for what, names, known in (("GPU", self.gpu, gpus()), ("setup", self.setup, setups)):
             for name in names:
                 if name not in known:

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 
 from optkit.core.errors import InputError, UsageError
+from optkit.core.names import short_names
 from optkit.core.types import Artifact, Context, Format, Output, Precision
+from optkit.graph import onnx_file
 from optkit.graph.onnx_file import read_onnx
 from optkit.measure.estimate import WORD, estimate
 from optkit.measure.estimate_onnx import onnx_ops
-from optkit.measure.estimate_ops import Op, features, totals
+from optkit.measure.estimate_ops import Op, features, totals, unknown_kinds
 from optkit.measure.estimate_setups import choose
 from optkit.measure.estimate_torch import module_ops
 from optkit.models.build import build, check_size, default_preprocess, rebuild
@@ -20,19 +22,21 @@ from optkit.stages.estimate.config import Config
 CLASSES = 1000  # ImageNet's
 BASIS = (
     "fitted to timm's published throughputs of whole networks in PyTorch, FP16 (automatic mixed precision); "
-    "errors are those on families of networks that were left out of the fit"
+    "errors are those of the time per image, on families of networks that were left out of the fit"
 )
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Count a model, or an architecture without weights, and estimate its throughput."""
-    models = list(inputs.get("model", {}).values())
+    models = inputs.get("model", {})
     if bool(models) == (config.arch is not None):
         raise UsageError("Name one thing to estimate.", hint="Give a model, or an architecture with --arch.")
     if models:
-        name, size = models[0].spec.arch, config.size or models[0].spec.preprocess.size
-        ops = _artifact_ops(models[0], size)
-        _warn_of_precision(models[0], context)
+        ((given, artifact),) = models.items()
+        name = short_names([given])[given]
+        size = config.size or artifact.spec.preprocess.size
+        ops = _artifact_ops(artifact, size)
+        _warn_of_precision(artifact, context)
     else:
         name = str(config.arch)
         size = config.size or default_preprocess(name).size
@@ -49,9 +53,10 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
 
 
 def _rows(config: Config, name: str, ops: list[Op], context: Context) -> list[dict[str, Any]]:
-    counted = features(ops)
+    counted, unknown = features(ops), unknown_kinds(ops)
     found = [
-        estimate(counted, setup).to_json(name) for setup in choose(config.gpu, config.compiled, config.setup)
+        estimate(counted, setup, unknown).to_json(name)
+        for setup in choose(config.gpu, config.compiled, config.setup)
     ]
     missing = set(config.gpu) - {row["gpu"] for row in found}
     if missing:
@@ -80,7 +85,9 @@ def _artifact_ops(artifact: Artifact, size: int) -> list[Op]:
             hint="Give the ONNX file that it was built from: an engine artifact holds it as model.onnx.",
         )
     if artifact.format == Format.ONNX:
-        return onnx_ops(read_onnx(artifact.file), size)
+        model = read_onnx(artifact.file)
+        onnx_file.check_size(model, size)
+        return onnx_ops(model, size)
     module, spec = rebuild(artifact.spec), artifact.spec
     check_size(module, spec.arch, size, spec.preprocess.size)
     return module_ops(module, size)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optkit.core.errors import FailedError, InputError
+from optkit.core.errors import InputError
 from optkit.core.types import Artifact, Measurement
 from optkit.stages.gate.measured import Measured, Row, samples
 
@@ -31,6 +32,13 @@ class Case:
             raise ValueError("no limit needs a baseline")
         return self.baseline
 
+    def crash(self) -> str:
+        """That one of the two failed while it was measured (its process died), and why; empty where neither did."""
+        for row in (self.candidate, self.baseline):
+            if row is not None and (why := self.measured.crash(row)) is not None:
+                return f"{row} failed while it was measured: {why}".removesuffix(": ")
+        return ""
+
     def answers(self, row: Row) -> Measurement:
         """Which images its model got right; InputError where accuracy was not measured."""
         return self._samples(row, "top1", "accuracy", WITH_IMAGES)
@@ -45,8 +53,6 @@ class Case:
         return float(asked) if isinstance(asked, int | float) and asked > 0 else 1.0
 
     def _samples(self, row: Row, quantity: str, words: str, hint: str) -> Measurement:
-        if (crash := self.measured.crash(row)) is not None:
-            raise FailedError(f"The process of {row} died while it was measured.", why=crash, hint=AGAIN)
         found = samples(self.artifact, row, quantity)
         if found is None:
             raise missing(row, quantity, words, hint)
@@ -69,8 +75,31 @@ def rounds(latency: Measurement) -> list[int]:
     return found if sum(found) == len(latency.samples) else []
 
 
-def round_medians(latency: Measurement) -> NDArray[np.float64]:
-    """One for each round."""
+def paired_medians(
+    first: Measurement, second: Measurement
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each in every round in which both had their turn; empty where that cannot be told."""
+    numbers = [_numbers(one) for one in (first, second)]
+    if None in numbers:  # an older measurement: by position, where no round is missing
+        counts = [len(rounds(one)) for one in (first, second)]
+        numbers = [range(count if counts[0] == counts[1] else 0) for count in counts]
+    medians = [
+        dict(zip(ids or (), _medians(one), strict=False))
+        for ids, one in zip(numbers, (first, second), strict=True)
+    ]
+    shared = sorted(medians[0].keys() & medians[1].keys())
+    this, other = (np.array([of[number] for number in shared]) for of in medians)
+    return this, other
+
+
+def _numbers(latency: Measurement) -> Sequence[int] | None:
+    """Which round each of its rounds is, counted over all models; None where the measurement does not say."""
+    found = latency.conditions.get("round_numbers")
+    is_list = isinstance(found, list) and all(isinstance(one, int) for one in found)
+    return found if is_list and len(set(found)) == len(found) == len(rounds(latency)) else None
+
+
+def _medians(latency: Measurement) -> list[float]:
     ends = np.cumsum(rounds(latency))
     parts = np.split(np.array(latency.samples), ends[:-1]) if len(ends) else []
-    return np.array([np.median(part) for part in parts])
+    return [float(np.median(part)) for part in parts]

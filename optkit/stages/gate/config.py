@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
 from optkit.core.config import Input, Source, StageConfig
-from optkit.core.errors import UsageError, closest
+from optkit.core.errors import UsageError
+from optkit.core.names import short_names
 from optkit.core.types import Format
+from optkit.runtimes.base import computes, runtimes_for
+from optkit.stages.gate.choose import choose
+from optkit.stages.gate.measured import Row
 
 LIMITS = ("max_drop", "min_agreement", "max_latency_ms", "min_speedup", "max_bytes")
 
@@ -50,11 +53,13 @@ class Config(StageConfig):
         "100 cases, mostly in 2.5.",
     )
     candidate: str | None = Field(
-        default=None, description="Name of the model to judge; default: the only one beside the baseline."
+        default=None,
+        description="Model to judge, by the name or the path that it was measured under; default: the only one beside "
+        "the baseline.",
     )
     baseline: str | None = Field(
         default=None,
-        description="Name of the model to compare with; default: the first one of the measurement.",
+        description="Model to compare with, named likewise; default: the first one of the measurement.",
     )
     runtime: str | None = Field(
         default=None,
@@ -96,62 +101,38 @@ class Config(StageConfig):
             if source.stage != "bench":
                 raise UsageError(f"A gate judges a bench step, not a step of {source.stage!r}.")
             bench = source.config.model_dump()
-            candidate, baseline = self.judged(source.inputs["models"])
-            if candidate == baseline and self.compares and len(bench["runtimes"]) < 2:
-                raise nothing_to_compare(candidate)
+            rows = _planned(source, bench)
+            _, baseline = choose(rows, _models(source), self)
+            if self.has("min_agreement") and baseline:
+                _check_first(baseline, rows)
             if self.has("max_drop", "min_agreement") and bench["data"] is None:
                 raise UsageError(
                     "A limit on the answers needs images, and the measurement has none.",
                     hint="Give them: --data photos/, or `data:` in a recipe.",
                 )
-            if self.runtime is None:
-                one_of(bench["runtimes"], "runtime")
-            if self.has("max_latency_ms", "min_speedup"):
-                self.batch_of(bench["batch_sizes"])
-
-    def judged(self, models: Sequence[str]) -> tuple[str, str]:
-        """Names of the candidate and the baseline among the models measured; they may be the same one."""
-        models = list(dict.fromkeys(models))
-        baseline = _named(self.baseline, models, "baseline") or models[0]
-        candidate = _named(self.candidate, models, "candidate")
-        if candidate is None:
-            candidate = one_of([name for name in models if name != baseline] or [baseline], "candidate")
-        return candidate, baseline
-
-    def batch_of(self, batch_sizes: Sequence[int]) -> int:
-        """The batch size at which latencies are judged."""
-        if self.batch is not None and self.batch not in batch_sizes:
-            raise UsageError(
-                f"Batch size {self.batch} is not measured.", hint=f"Measure it: --batch-sizes {self.batch}."
-            )
-        return self.batch or int(one_of([str(size) for size in batch_sizes], "batch"))
 
 
-def one_of(names: Sequence[str], option: str) -> str:
-    """The only one ("" of none); UsageError, which lists them, where there are several."""
-    if len(names) > 1:
+def _check_first(baseline: Row, rows: list[Row]) -> None:
+    """The answers of the baseline are those that a bench compares the others' with."""
+    first = next(row for row in rows if row.computes)
+    if (baseline.name, baseline.runtime) != (first.name, first.runtime):
         raise UsageError(
-            f"Several could be judged: {', '.join(names)}.",
-            hint=f"Say which one, with --{option.replace('_', '-')}.",
+            f"Agreement is measured with {first.name!r} in {first.runtime}, and the baseline is {baseline.name!r} in "
+            f"{baseline.runtime}.",
+            hint=f"Give {baseline.name!r} as the first model and {baseline.runtime} as the first runtime.",
         )
-    return names[0] if names else ""
 
 
-def nothing_to_compare(name: str) -> UsageError:
-    """A limit needs a baseline, and there is none."""
-    return UsageError(
-        f"There is nothing to compare {name!r} with.",
-        hint="Measure the baseline before it: `optkit gate BASELINE CANDIDATE`.",
-    )
+def _models(source: Source) -> dict[str, str]:
+    """What each row's name will stand for."""
+    return {short: name for name, short in short_names(source.inputs["models"]).items()}
 
 
-def _named(wanted: str | None, models: Sequence[str], what: str) -> str | None:
-    """The model as the measurement names it: a folder may be given with or without its last slash."""
-    if wanted is None:
-        return None
-    known = {name.rstrip("/"): name for name in models}
-    if wanted.rstrip("/") not in known:
-        raise UsageError(
-            f"The {what} {wanted!r} is not among the models measured.", hint=closest(wanted, known)
-        )
-    return known[wanted.rstrip("/")]
+def _planned(source: Source, bench: dict[str, Any]) -> list[Row]:
+    """The rows that the measurement will have, as far as they are known before it."""
+    return [
+        Row(name=short, key="", runtime=runtime, batch=batch, computes=computes(runtime))
+        for short, name in _models(source).items()
+        for runtime in runtimes_for(source.formats[name], bench["runtimes"])
+        for batch in bench["batch_sizes"]
+    ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from optkit.core.errors import InputError, UsageError
+from optkit.core.errors import InputError
 from optkit.core.score import score_interval
 from optkit.measure.statistics import (
     ENOUGH,
@@ -20,8 +21,9 @@ from optkit.measure.statistics import (
     wilson,
 )
 from optkit.measure.verdict import Interval, Verdict, images_to_decide, judge, seconds_to_decide
-from optkit.stages.gate.case import AGAIN, WITH_IMAGES, Case, missing, round_medians, rounds
+from optkit.stages.gate.case import AGAIN, WITH_IMAGES, Case, missing, paired_medians, rounds
 from optkit.stages.gate.config import Config
+from optkit.stages.gate.measured import Place
 
 MIN_ROUNDS = 3  # fewer say nothing of chance
 Needs = dict[str, float] | None
@@ -34,7 +36,7 @@ TOO_NEAR = (
 class Criterion:
     """One limit. Estimate and interval are None where the sample is too small for them; an exact figure has no
     interval. `needs` is {"images": n}, or {"seconds": s} of timing each model; None where nothing is needed or
-    nothing would help."""
+    nothing would help. `crashed`: it failed because a process died, whatever was measured before."""
 
     name: str
     limit: float
@@ -44,6 +46,7 @@ class Criterion:
     verdict: Verdict
     needs: Needs
     text: str
+    crashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ class Evidence:
 
 
 def judge_all(case: Case, config: Config) -> list[Criterion]:
-    """A criterion for each limit that was given."""
+    """A criterion for each limit that was given; all fail where the process of the model or its baseline died."""
+    if crash := case.crash():
+        return [_crashed(name, limit, crash) for name, limit in config.limits.items()]
     gather: dict[str, Callable[[Case, float], Evidence]] = {
         "max_drop": _drop,
         "min_agreement": _agreement,
@@ -87,6 +92,13 @@ def judge_all(case: Case, config: Config) -> list[Criterion]:
         _criterion(name, limit, gather[name](case, limit), case.confidence)
         for name, limit in config.limits.items()
     ]
+
+
+def _crashed(name: str, limit: float, why: str) -> Criterion:
+    kind = KINDS[name]
+    return Criterion(
+        name, limit, kind.unit, None, None, "fail", None, f"{kind.words} unknown: {why}", crashed=True
+    )
 
 
 def _criterion(name: str, limit: float, evidence: Evidence, confidence: float) -> Criterion:
@@ -156,17 +168,34 @@ def _agreement(case: Case, limit: float) -> Evidence:
     share, n = case.candidate.agreement, len(case.answers(case.candidate).samples)
     if share is None:
         raise missing(case.candidate, "agreement", "agreement with the baseline", WITH_IMAGES)
-    if (first := case.measured.rows[0].name) != case.reference().name:
-        raise UsageError(
-            f"Agreement was measured with {first!r}, not with {case.reference().name!r}.",
-            hint="Measure again, with the baseline as the first model.",
-        )
+    _check_agreement(case)
     z = normal(case.confidence)
 
     def interval(times: float) -> Interval:
         return wilson(share * n * times, n * times, z)
 
     return Evidence(share, interval(1), f"{n:,} images", lambda: _images(interval, limit, n))
+
+
+def _check_agreement(case: Case) -> None:
+    """InputError unless the candidate's answers were compared with those of this baseline, in its runtime."""
+    baseline, measured_with = case.reference(), case.candidate.agreement_with
+    wanted = Place(name=baseline.name, runtime=baseline.runtime)
+    if measured_with == wanted:
+        return
+    is_itself = measured_with == Place(name=case.candidate.name, runtime=case.candidate.runtime)
+    hint = (
+        f"Measure again, with {baseline.name} as the first model and {baseline.runtime} as the first runtime"
+    )
+    if measured_with and not is_itself:
+        hint += f", or judge against {measured_with}: --baseline {shlex.quote(measured_with.name)} "
+        hint += f"--baseline-runtime {measured_with.runtime}"
+    other = "itself" if is_itself else measured_with or "a model that the measurement does not name"
+    raise InputError(
+        f"The agreement of {case.candidate} was measured with {other}, not with {wanted}.",
+        why="It is measured with the first model whose answers are known.",
+        hint=f"{hint}.",
+    )
 
 
 def _images(interval: Callable[[float], Interval], limit: float, n: int) -> Needs:
@@ -195,8 +224,8 @@ def _latency(case: Case, limit: float, label: str) -> Evidence:
 
 
 def _speedup(case: Case, limit: float) -> Evidence:
-    candidate, baseline = (round_medians(case.latency(row)) for row in (case.candidate, case.reference()))
-    if len(candidate) != len(baseline) or not len(candidate):
+    candidate, baseline = paired_medians(*(case.latency(row) for row in (case.candidate, case.reference())))
+    if not len(candidate):
         raise InputError(
             f"{case.candidate} and {case.reference()} were not timed in the same rounds.",
             why="Latencies are compared round by round.",

@@ -10,8 +10,20 @@ from optkit.core.errors import InputError
 from optkit.core.types import Artifact, Measurement, Record
 
 
+class Place(Record):
+    """A model in a runtime."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    runtime: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.runtime})"
+
+
 class Row(Record):
-    """One model in one runtime at one batch size."""
+    """One model in one runtime at one batch size. `agreement_with` is whose answers it agrees with."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -22,6 +34,7 @@ class Row(Record):
     computes: bool = True
     size_bytes: int | None = None
     agreement: float | None = None
+    agreement_with: Place | None = None
     n: int | None = None
     not_measured: dict[str, str] = Field(default_factory=dict)
 

@@ -21,7 +21,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         context.reporter.warn(
             f"{name} was interrupted: it has fewer samples than were asked for, and wider intervals."
         )
-    candidate, baseline = choose(measured.rows, config)
+    candidate, baseline = choose(measured.rows, measured.models, config)
     case = Case(artifact, measured, candidate, baseline, config.confidence)
     criteria = judge_all(case, config)
     return Output(

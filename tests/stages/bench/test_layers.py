@@ -32,15 +32,15 @@ def test_a_graph(runtime: str, tmp_path: Path, make_onnx) -> None:
     found = layer_costs(artifact(tmp_path, Format.ONNX), runtime, OPTIONS, 4, LIMITS, 5)
     json.dumps(found, allow_nan=False)
     counted = {row["name"]: row for row in found["layers"] if row["macs"]}
-    assert counted.keys() == {"conv", "head"}
+    # The tiny head may take less than the microsecond that OpenVINO counts in.
+    assert {*counted, *found["without_time"]} == {"conv", "head"}
     assert counted["conv"]["macs"] == 4 * 32 * 32 * 16 * 27
     assert counted["conv"]["bytes"] == 4 * 16 * 27 + 4 * 4 * (3 + 16) * 32 * 32
     assert counted["conv"]["bound"] == "compute"
-    assert found["without_time"] == []
     assert sum(row["share"] for row in found["layers"]) == pytest.approx(
         1 - found["unmapped_ms"] / found["total_ms"]
     )
-    assert found["of_limit"] > 0
+    assert counted["conv"]["of_limit"] > 0
 
 
 def test_a_torch_network(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_an_engine_needs_its_onnx_file(tmp_path: Path, make_onnx, monkeypatch: p
 
 
 def test_the_ceilings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofline, "MOST_BYTES", 8 << 20)
+    monkeypatch.setattr(roofline, "last_level_cache", lambda: 2 << 20)
     monkeypatch.setattr(dense, "SIZES", (128,))
     found = ceilings(("fp32",), 1, "cpu", 0.05)
     assert found.threads == 1

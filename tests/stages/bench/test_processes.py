@@ -6,15 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
 
 from optkit.core.errors import EXIT_FAILED, InputError, UsageError
 from optkit.core.types import Artifact, Manifest, ModelSpec, Preprocess
-from optkit.stages.bench import rounds
+from optkit.stages.bench import roofline, rounds
 from optkit.stages.bench.candidate import Candidate
 from optkit.stages.bench.comparisons import comparisons
 from optkit.stages.bench.config import Config
@@ -96,7 +94,50 @@ def test_others_are_measured_when_one_crashes(context, model, killed_while_timed
     assert details["interrupted"] is False
 
 
-def test_a_crash_of_all_is_an_error(context, model, killed_while_timed):
+@pytest.mark.parametrize("phase", ["run", "offline", "server", "layers"])
+def test_a_death_in_a_later_phase_keeps_the_timings(context, model, colour_photos, monkeypatch, phase):
+    real = Candidate.call
+
+    def call(self, command, *arguments):
+        if command == phase and self.name == "victim":
+            os.kill(self.process.pid, signal.SIGKILL)
+        return real(self, command, *arguments)
+
+    monkeypatch.setattr(Candidate, "call", call)
+    monkeypatch.setattr(roofline, "CEILING_S", 0.05)
+    asked = {
+        "run": {},
+        "offline": {"loads": ["offline"]},
+        "server": {"loads": ["server"], "latency_bound_ms": 2000.0},
+        "layers": {"layers": True},
+    }[phase]
+    details = bench(context, {"good": model, "victim": model}, data=str(colour_photos), **asked)
+    good, victim = details["rows"]
+    assert good["top1"] == 1.0
+    assert victim["latency_ms"]
+    assert victim["top1"] is None
+    assert "SIGKILL" in victim["not_measured"]["top1"]
+    assert [found["name"] for found in details["failed"]] == ["victim"]
+
+
+def test_a_model_that_cannot_be_opened_again_is_told(context, model, monkeypatch):
+    monkeypatch.setattr(rounds, "REOPENING", 100.0)
+    opened, real = [], Candidate.start
+
+    def start(self):
+        opened.append(1)
+        if len(opened) == 2:
+            self.artifact.file.write_bytes(b"broken")
+        real(self)
+
+    monkeypatch.setattr(Candidate, "start", start)
+    details = bench(context, {"m": model}, repeats=3)
+    assert details["rows"][0]["samples"] > 0
+    assert details["failed"][0]["name"] == "m"
+    assert any("could not go on" in text for text in context.reporter.warnings)
+
+
+def test_a_model_that_dies_keeps_what_was_timed(context, model, killed_while_timed):
     details = bench(context, {"victim": model})
     assert details["failed"][0]["name"] == "victim"
     assert details["rows"][0]["samples"] > 0, "what was timed before is kept"
@@ -182,15 +223,16 @@ def test_rounds_that_one_lacks_are_not_compared():
 
 
 def test_loads_of_many_requests(context, model):
-    details = bench(context, {"m": model}, loads=["offline", "server"], latency_bound_ms=200.0, seconds=0.5)
+    details = bench(context, {"m": model}, loads=["offline", "server"], latency_bound_ms=2000.0, seconds=0.5)
     (row,) = details["rows"]
     assert row["offline"]["interval"][0] < row["offline"]["images_per_s"] < row["offline"]["interval"][1]
     assert row["offline"]["streams"] == 1
-    assert row["server"]["p99_ms"] <= 200.0
+    assert row["server"]["p99_ms"] <= 2000.0
     assert 0 < row["server"]["queries_per_s"] <= 1000 / row["latency_ms"]["p50"] * 1.5
 
 
-def test_layers_stand_beside_the_ceilings_of_the_machine(context, model):
+def test_layers_stand_beside_the_ceilings_of_the_machine(context, model, monkeypatch):
+    monkeypatch.setattr(roofline, "CEILING_S", 0.1)
     details = bench(context, {"m": model}, layers=True)
     (found,) = details["layers"]
     assert found["runtime"] == "onnxruntime"
@@ -247,13 +289,12 @@ def test_flips_are_counted_by_class_and_shown(context, colour_model, colour_phot
     assert len(found["images"]) == 20
 
 
-def test_data_whose_classes_no_model_knows_is_told_before_timing(context, model, colour_photos):
+def test_data_whose_classes_no_model_knows_is_told_before_timing(context, model, colour_photos, monkeypatch):
     for part in ("train", "val"):
         (colour_photos / part / "green").rename(colour_photos / part / "grue")
-    started = time.monotonic()
+    monkeypatch.setattr(rounds.Rounds, "measure", None)  # would be a TypeError
     with pytest.raises(InputError, match="classes"):
-        bench(context, {"m": model}, data=str(colour_photos), seconds=60.0)
-    assert time.monotonic() - started < 30
+        bench(context, {"m": model}, data=str(colour_photos))
 
 
 def test_ctrl_c_in_the_terminal_ends_the_command_with_130(tmp_path, model):
@@ -268,9 +309,11 @@ def test_ctrl_c_in_the_terminal_ends_the_command_with_130(tmp_path, model):
         text=True,
         start_new_session=True,
     )
-    timer = threading.Timer(6, os.killpg, (process.pid, signal.SIGINT))
-    timer.start()
-    out, err = process.communicate(timeout=60)
+    said = ""
+    while "Timing" not in said:  # a line comes when that is done
+        said += process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert '"interrupted": true' in out
     assert "Traceback" not in err

@@ -80,3 +80,8 @@ def test_classes_beside_a_model_are_refused():
     Config(arch="b0", num_classes=10).check()
     with pytest.raises(UsageError, match="its own number of classes"):
         Config(num_classes=10).check()
+
+
+def test_the_fixed_size_of_a_file_is_its_size(context, colour_model):
+    with pytest.raises(UsageError, match="16×16"):
+        run(Config(size=32), {"model": {"m": colour_model()}}, context)

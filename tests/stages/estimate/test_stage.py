@@ -118,3 +118,18 @@ def test_what_is_not_calibrated_is_refused(options, complaint):
 def test_classes_beside_a_model_are_refused():
     with pytest.raises(UsageError, match="its own number of classes"):
         Config(num_classes=10).check()
+
+
+def test_the_fixed_size_of_a_file_is_its_size(context, colour_model):
+    with pytest.raises(UsageError, match="16×16"):
+        run(Config(size=32), {"model": {"m": colour_model()}}, context)
+
+
+def test_models_of_one_architecture_keep_their_names(context, colour_model):
+    output = run(Config(gpu=["rtx4090"]), {"model": {"runs/pruned": colour_model()}}, context)
+    assert {row["name"] for row in output.details["estimates"]} == {"pruned"}
+
+
+def test_a_setup_that_is_too_far_off_is_not_offered():
+    with pytest.raises(UsageError, match="no throughputs"):
+        Config(setup=["rtx3090-nhwc-eager-1.13"]).check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,19 @@ class Bench:
             Measurement(name="top1", unit="1", samples=samples, conditions=conditions | fields)
         )
 
-    def times(self, name: str, ms: np.ndarray, runtime: str = "onnxruntime", batch: int = 1) -> None:
-        """Calls (rounds, calls a round)."""
+    def times(
+        self,
+        name: str,
+        ms: np.ndarray,
+        runtime: str = "onnxruntime",
+        batch: int = 1,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        """Calls (rounds, calls a round); `numbers` says which round each is."""
         conditions = {"model": name, "key": f"key-{name}", "runtime": runtime, "batch": batch}
         conditions["rounds"] = [ms.shape[1]] * ms.shape[0]
+        if numbers is not None:
+            conditions["round_numbers"] = list(numbers)
         samples = tuple(ms.ravel().tolist())
         self.measurements.append(
             Measurement(name="latency_ms", unit="ms", samples=samples, conditions=conditions)
@@ -87,7 +97,8 @@ def pair(root: Path, lost: int = 4, won: int = 2, ms: float = 10.0, n: int = N) 
     bench = Bench(root)
     before, after = right(lost, won, n)
     bench.row("fp32")
-    bench.row("int8", agreement=1 - (lost + won) / n, n=n, size_bytes=250)
+    first = {"name": "fp32", "runtime": "onnxruntime"}
+    bench.row("int8", agreement=1 - (lost + won) / n, agreement_with=first, n=n, size_bytes=250)
     bench.answers("fp32", before)
     bench.answers("int8", after)
     bench.times("fp32", timed(20.0, seed=1))

@@ -18,7 +18,7 @@ def row(name: str, runtime: str = "onnxruntime", batch: int = 1) -> Row:
 
 
 def chosen(rows: list[Row], **options: Any) -> tuple[str, str | None]:
-    candidate, baseline = choose(rows, Config(**options))
+    candidate, baseline = choose(rows, {}, Config(**options))
     return str(candidate), baseline and str(baseline)
 
 
@@ -35,6 +35,17 @@ def test_models_can_be_named() -> None:
     found = chosen(rows, min_speedup=1, candidate="a", baseline="c/")
     assert found == ("a/ (onnxruntime, batch 1)", "c/ (onnxruntime, batch 1)")
     assert chosen(rows, min_speedup=1, candidate="c")[0].startswith(C)
+
+
+@pytest.mark.parametrize("name", ["int8", "int8/", "runs/int8", "./runs/int8/"])
+def test_a_model_can_be_named_as_it_was_given_or_as_it_is_shown(name: str) -> None:
+    models = {"onnx": "runs/onnx", "int8": "./runs/int8", "other": "runs/other/"}
+    rows = [row(short) for short in models]
+    candidate, _ = choose(rows, models, Config(max_bytes=1, candidate=name))
+    assert candidate.name == "int8"
+    _, baseline = choose(rows, models, Config(max_drop=1, candidate="onnx", baseline=name))
+    assert baseline is not None
+    assert baseline.name == "int8"
 
 
 def test_runtimes_can_be_named() -> None:
@@ -85,5 +96,5 @@ def test_what_computes_nothing_is_not_judged() -> None:
 )
 def test_what_is_not_clear_is_asked_for(rows: list[Row], options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as raised:
-        choose(rows, Config(min_speedup=1, **options))
+        choose(rows, {}, Config(min_speedup=1, **options))
     assert re.search(words, f"{raised.value.message} {raised.value.hint}")

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optkit.core.errors import FailedError, InputError, UsageError
+from optkit.core.errors import InputError
 from optkit.core.progress import SilentReporter, WarningRecorder
 from optkit.core.types import Context
 from optkit.stages.gate.config import Config
 from optkit.stages.gate.stage import run
-from tests.stages.gate.benches import Bench, N, pair, timed
+from tests.stages.gate.benches import ROUNDS, Bench, N, pair, timed
 
 
 def judged(bench: Bench, stage: str = "bench", **limits: Any) -> dict[str, Any]:
@@ -130,10 +130,6 @@ def fewer_rounds(bench: Bench) -> None:
     del bench.measurements[3]
 
 
-def crashed(bench: Bench) -> None:
-    bench.details["failed"] = [{"name": "int8", "runtime": "onnxruntime", "why": "signal 11"}]
-
-
 @pytest.mark.parametrize(
     ("change", "limit", "error", "words"),
     [
@@ -143,7 +139,6 @@ def crashed(bench: Bench) -> None:
         (without("latency_ms"), "min_speedup", InputError, "latency of fp32|int8"),
         (other_images, "max_drop", InputError, "same images"),
         (fewer_rounds, "min_speedup", InputError, "same rounds"),
-        (crashed, "max_latency_ms", FailedError, "died"),
         (lambda bench: bench.rows[1].pop("size_bytes"), "max_bytes", InputError, "size of int8"),
         (lambda bench: bench.rows[1].pop("agreement"), "min_agreement", InputError, "agreement"),
         (lambda bench: bench.rows[1].pop("batch"), "max_bytes", InputError, "cannot be read"),
@@ -165,11 +160,136 @@ def test_only_a_bench_is_judged(tmp_path: Path) -> None:
         judged(pair(tmp_path), "evaluate", max_bytes=10)
 
 
-def test_agreement_is_with_the_first_model(tmp_path: Path) -> None:
+def compared(root: Path, *names: tuple[str, str]) -> Bench:
+    """Models in runtimes; each agrees with the first one that has answers: those named "engine" have none."""
+    bench = Bench(root)
+    (name, runtime), *_ = [one for one in names if one[0] != "engine"]
+    for this in names:
+        if this[0] == "engine":
+            bench.row(*this)
+            continue
+        agreement = 1.0 if this == (name, runtime) else 0.99
+        bench.row(*this, agreement=agreement, agreement_with={"name": name, "runtime": runtime})
+        bench.answers(this[0], np.ones(N, bool), this[1])
+    return bench
+
+
+A, B, C = "a", "b", "c"
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "words"),
+    [
+        # The other way round; the first one cannot be executed here; a runtime of each side; a model with itself.
+        (
+            [(A, "onnxruntime"), (B, "onnxruntime")],
+            {"baseline": B, "candidate": A},
+            "with itself, not with b",
+        ),
+        ([("engine", "tensorrt"), (A, "onnxruntime"), (B, "onnxruntime")], {"candidate": A}, "with itself"),
+        (
+            [("engine", "tensorrt"), (A, "onnxruntime"), (B, "onnxruntime")],
+            {"candidate": B},
+            r"with a \(onnxruntime\), not with engine",
+        ),
+        (
+            [(A, "onnxruntime"), (A, "openvino"), (B, "onnxruntime"), (B, "openvino")],
+            {"runtime": "openvino"},
+            r"with a \(onnxruntime\), not with a \(openvino\)",
+        ),
+        ([(A, "onnxruntime"), (A, "openvino")], {"runtime": "onnxruntime"}, "with itself"),
+        (
+            [(A, "onnxruntime"), (A, "openvino"), (A, "null:x")],
+            {"runtime": "null:x", "baseline_runtime": "openvino"},
+            r"with a \(onnxruntime\), not with a \(openvino\)",
+        ),
+    ],
+)
+def test_agreement_with_another_model_or_runtime_is_refused(
+    tmp_path: Path, names: list[tuple[str, str]], options: dict[str, str], words: str
+) -> None:
+    with pytest.raises(InputError, match=words) as raised:
+        judged(compared(tmp_path, *names), min_agreement=0.5, **options)
+    assert "Measure again" in raised.value.hint
+    assert ("--baseline a --baseline-runtime onnxruntime" in raised.value.hint) == ("itself" not in words)
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        ([(A, "onnxruntime"), (B, "onnxruntime"), (C, "onnxruntime")], {"candidate": C}),
+        ([("engine", "tensorrt"), (A, "onnxruntime"), (B, "onnxruntime")], {"candidate": B, "baseline": A}),
+        ([(A, "onnxruntime"), (A, "openvino")], {}),
+        (
+            [(A, "onnxruntime"), (A, "openvino"), (B, "onnxruntime"), (B, "openvino")],
+            {"runtime": "openvino", "baseline_runtime": "onnxruntime"},
+        ),
+    ],
+)
+def test_agreement_with_the_baseline_is_judged(
+    tmp_path: Path, names: list[tuple[str, str]], options: dict[str, str]
+) -> None:
+    (criterion,) = judged(compared(tmp_path, *names), min_agreement=0.5, **options)["criteria"]
+    assert (criterion["verdict"], criterion["estimate"]) == ("pass", 0.99)
+
+
+def test_agreement_that_does_not_say_with_whom_is_refused(tmp_path: Path) -> None:
     bench = pair(tmp_path)
-    bench.rows[0]["agreement"] = 1.0
-    with pytest.raises(UsageError, match="Agreement was measured with 'fp32'"):
-        judged(bench, min_agreement=0.9, baseline="int8", candidate="fp32")
+    del bench.rows[1]["agreement_with"]
+    with pytest.raises(InputError, match="does not name"):
+        judged(bench, min_agreement=0.5)
+
+
+def test_rounds_are_paired_by_their_numbers(tmp_path: Path) -> None:
+    """As Ctrl-C leaves them: the baseline lacks a round in the middle, the candidate the last ones."""
+    levels = np.exp(
+        np.random.default_rng(0).standard_normal((ROUNDS, 1))
+    )  # of the machine, the same for both
+    for numbered in (True, False):
+        bench = pair(tmp_path)
+        bench.details["interrupted"] = True
+        bench.measurements = bench.measurements[:2]
+        ids = {"fp32": [one for one in range(ROUNDS) if one != 3], "int8": list(range(ROUNDS - 2))}
+        for seed, (name, ms) in enumerate({"fp32": 20.0, "int8": 10.0}.items()):
+            calls = (levels * timed(ms, seed=seed))[ids[name]]
+            bench.times(name, calls, numbers=ids[name] if numbered else None)
+        if not numbered:
+            with pytest.raises(InputError, match="same rounds"):
+                judged(bench, min_speedup=1.9)
+            continue
+        (criterion,) = judged(bench, min_speedup=1.9)["criteria"]
+        assert (criterion["verdict"], criterion["estimate"]) == ("pass", pytest.approx(2, rel=0.03))
+        assert f"{ROUNDS - 3} rounds side by side" in criterion["text"]
+
+
+def test_rounds_of_which_none_is_shared_say_nothing(tmp_path: Path) -> None:
+    bench = pair(tmp_path)
+    bench.measurements = bench.measurements[:2]
+    bench.times("fp32", timed(20, rounds=5), numbers=range(5))
+    bench.times("int8", timed(10, rounds=5), numbers=range(5, 10))
+    with pytest.raises(InputError, match="same rounds"):
+        judged(bench, min_speedup=1)
+
+
+@pytest.mark.parametrize(
+    ("who", "limits", "verdict"),
+    [
+        ("int8", {"max_latency_ms": 100}, "fail"),
+        ("int8", {"max_bytes": 500}, "fail"),
+        ("fp32", {"min_speedup": 1}, "fail"),
+        ("fp32", {"max_bytes": 500}, "pass"),  # needs no baseline
+        ("other", {"min_speedup": 1, "candidate": "int8"}, "pass"),
+    ],
+)
+def test_a_crash_of_the_model_or_its_baseline_fails(
+    tmp_path: Path, who: str, limits: dict[str, Any], verdict: str
+) -> None:
+    bench = pair(tmp_path)
+    bench.row("other")
+    bench.details["failed"] = [{"name": who, "runtime": "onnxruntime", "why": "signal 11"}]
+    (criterion,) = judged(bench, **{"candidate": "int8", **limits})["criteria"]
+    assert (criterion["verdict"], criterion["crashed"]) == (verdict, verdict == "fail")
+    assert ("signal 11" in criterion["text"]) == (verdict == "fail")
 
 
 def test_a_partial_measurement_is_judged_with_a_warning(tmp_path: Path) -> None:
