@@ -36,6 +36,7 @@ class CudaOrtSession:
         self._callers: list[Caller] = []
         self.facts = facts
         self._run = self.stream()
+        self.profile = self._callers[0].profile
 
     def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._run(pixels)
@@ -52,18 +53,6 @@ class CudaOrtSession:
                 raise self._refused(error) from None
 
         return run
-
-    def profile(
-        self,
-        pixels: NDArray[np.float32],
-        repeats: int,
-        cuda_graph: bool,
-        transfers: bool = True,
-        spin_wait: bool = False,
-        clock_ns: Callable[[], int] | None = None,
-    ) -> dict[str, list[float]]:
-        """See `base.Profiled`."""
-        return self._callers[0].profile(pixels, repeats, cuda_graph, transfers, spin_wait, clock_ns)
 
     def close(self) -> None:
         """Free the GPU memory."""

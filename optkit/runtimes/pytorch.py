@@ -103,6 +103,7 @@ class CudaTorchSession(TorchSession):
             "tf32": torch.backends.cudnn.allow_tf32,  # PyTorch's default for convolutions
         }
         self._run = self.stream()
+        self.profile = self._callers[0].profile
 
     def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._run(pixels)
@@ -111,18 +112,6 @@ class CudaTorchSession(TorchSession):
         caller = Caller(self._torch.cuda, self._bind, self.facts["cuda_graph"])
         self._callers.append(caller)
         return caller.run
-
-    def profile(
-        self,
-        pixels: NDArray[np.float32],
-        repeats: int,
-        cuda_graph: bool,
-        transfers: bool = True,
-        spin_wait: bool = False,
-        clock_ns: Callable[[], int] | None = None,
-    ) -> dict[str, list[float]]:
-        """See `base.Profiled`."""
-        return self._callers[0].profile(pixels, repeats, cuda_graph, transfers, spin_wait, clock_ns)
 
     def close(self) -> None:
         """Free the GPU memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ class EngineSession:
         self._callers: list[Caller] = []
         self._layers: Any = None  # what records the times of the layers
         self._caller = self._new_caller()
+        self.profile = self._caller.profile
         trt, io = self._loaded.trt, self._loaded.io
         self.facts: dict[str, Any] = {
             "device": "cuda",
@@ -50,18 +50,6 @@ class EngineSession:
     def stream(self) -> Run:
         """A caller with an execution context and a CUDA stream of its own."""
         return self._new_caller().run
-
-    def profile(
-        self,
-        pixels: NDArray[np.float32],
-        repeats: int,
-        cuda_graph: bool,
-        transfers: bool = True,
-        spin_wait: bool = False,
-        clock_ns: Callable[[], int] | None = None,
-    ) -> dict[str, list[float]]:
-        """See `base.Profiled`."""
-        return self._caller.profile(pixels, repeats, cuda_graph, transfers, spin_wait, clock_ns)
 
     def record_layers(self) -> Any:
         """From now on runs are slower, and `times` of what is returned are milliseconds of the layers."""
