@@ -20,7 +20,13 @@ from tests.conftest import small_classifier
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 QUICKSTART = next(path for path in RECIPES if path.stem == "quickstart")
 # A shorter training that still keeps its promises: `make demo` trains for longer, on the same way.
-SHORTER = ("teacher.train.epochs=2", "student.train.epochs=3", "pruned.train.epochs=2", "bench.seconds=0.3")
+SHORTER = (
+    "teacher.train.epochs=2",
+    "student.train.epochs=3",
+    "pruned.train.epochs=2",
+    "bench.seconds=0.3",
+    "bench.layers=false",
+)
 RUN = ("run", str(QUICKSTART), *(word for setting in SHORTER for word in ("--set", setting)))
 
 needs_quickstart = pytest.mark.skipif(
