@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+# What the tests start in processes of their own would else compile the package anew each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 MakeOnnx = Callable[..., onnx.ModelProto]
 
 
@@ -18,6 +23,13 @@ MakeOnnx = Callable[..., onnx.ModelProto]
 def pytest_runtest_setup() -> None:
     """Networks this small are quicker in one thread, and a measurement before may have left more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect_little() -> None:
+    """A measurement collects garbage first, which would look through the packages that the tests before imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def small_classifier(

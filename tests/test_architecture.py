@@ -57,11 +57,13 @@ REPORT_MAY_USE = {"plotly", "jinja2"}
 CORE_MAY_USE = {"pydantic"}
 # Rooms reached by a name in a string instead of an import. `list` shows all plug-ins, and imports runtimes
 # (light until a session is opened) to ask why they are unavailable; the pipeline imports the stages it runs;
-# `lint` looks at one file and makes nothing, so it asks its service without a stage.
+# `lint` looks at one file and makes nothing, so it asks its service without a stage; before a command is read in
+# full, its stage may begin what takes long to start.
 BY_NAME = {
     "pipeline.py": {"stages"},
     "cli/list.py": {"stages", "data", "train", "runtimes"},
     "cli/lint.py": {"graph"},
+    "cli/__init__.py": {"stages"},
 }
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 
 import typer
 
@@ -39,8 +40,12 @@ def commands() -> list[str]:
     return discover.names(__name__)
 
 
-def build_app(wanted: str | None = None) -> typer.Typer:
-    """The application; of commands other than `wanted` (None: all) only the help, which is quicker."""
+# Commands by the stage whose work they begin while the command line is still being read.
+BEGIN_EARLY = {"bench": "optkit.stages.bench.early", "gate": "optkit.stages.bench.early"}
+
+
+def build_app(names: Sequence[str], with_options: bool = True) -> typer.Typer:
+    """The application with these commands; without their options it is ready sooner, and can show its help."""
     app = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode="rich",
@@ -49,11 +54,11 @@ def build_app(wanted: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=_flowing(HELP))(_root)
-    for name in commands():
+    for name in names:
         module = importlib.import_module(f"{__name__}.{name}")
         command = module.command
         if isinstance(command, StageCommand):
-            command = command.build() if wanted in (None, name) else _not_built
+            command = command.build() if with_options else _not_built
         app.command(name, help=_flowing(module.HELP))(command)
     return app
 
@@ -64,7 +69,7 @@ def _flowing(text: str) -> str:
 
 
 def _not_built() -> None:
-    """Stands for a command that nobody asked for."""
+    """Stands for a command of which only the help is wanted."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -92,8 +97,8 @@ def execute(arguments: list[str]) -> int:
     """Run one command; returns its exit code."""
     as_json = "--json" in arguments
     try:
-        wanted = next((argument for argument in arguments if not argument.startswith("-")), "")
-        result = build_app(wanted)(_split_triples(arguments), prog_name="optkit", standalone_mode=False)
+        app = _app_for(arguments)
+        result = app(_split_triples(arguments), prog_name="optkit", standalone_mode=False)
     except errors.OptkitError as error:
         if rank := process_rank():  # the main process says it in full, unless this one alone failed
             _console.err.print(f"process {rank}: {error.message}", markup=False, highlight=False)
@@ -124,6 +129,16 @@ def execute(arguments: list[str]) -> int:
     if result == errors.EXIT_INTERRUPTED:  # also what typer makes of Ctrl-C itself
         _console.err.print("interrupted; finished steps are kept, start the command again to go on")
     return result if isinstance(result, int) else errors.EXIT_OK
+
+
+def _app_for(arguments: list[str]) -> typer.Typer:
+    """The application with the command that is asked for, or with all when it only lists or corrects them."""
+    name, known = next((argument for argument in arguments if not argument.startswith("-")), ""), commands()
+    if name not in known or arguments[0] in ("-h", "--help"):
+        return build_app(known, with_options=False)
+    if early := BEGIN_EARLY.get(name):
+        importlib.import_module(early).begin(arguments)
+    return build_app([name])
 
 
 def _bug() -> int:

@@ -122,9 +122,10 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     out.print(f"[bold]{escape(title)}[/]", highlight=False)  # a table's own title wraps at the table's width
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        # Figures stay whole; names fold.
+        # Figures stay whole, to the right; names and sentences fold, to the left.
         is_short = index > 0 and all(len(row[index]) <= WHOLE for row in rows)
-        found.add_column(column, justify="left" if index == 0 else "right", overflow="fold", no_wrap=is_short)
+        is_text = index == 0 or any(len(row[index]) > WHOLE and row[index][0].isalpha() for row in rows)
+        found.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=is_short)
     for row in rows:
         found.add_row(*(escape(cell) for cell in row))
     out.print(found)

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from optkit.cli import build_app
+from optkit.cli import build_app, commands
 
 BEGIN = "<!-- generated: command reference -->"
 END = "<!-- end of the command reference -->"
@@ -16,7 +16,7 @@ END = "<!-- end of the command reference -->"
 
 def reference() -> str:
     """Every command with its help and its options, as Markdown."""
-    group: Any = typer.main.get_command(build_app())
+    group: Any = typer.main.get_command(build_app(commands()))
     parts = []
     for name, command in sorted(group.commands.items()):
         context = typer.Context(command, info_name=f"optkit {name}")

@@ -122,18 +122,18 @@ class StageCommand:
         is_kept = out is not None or not measures or self.keeps
         if is_kept:
             _check_target(where, plan)
+        # A measurement is asked for to be made now; a model is the same one when made again.
+        fresh = frozenset(name for name, step in plan.steps.items() if measures and step.config.measures)
         partial: Path | None = None
-        with _console.ConsoleReporter() as reporter:
-            # A measurement is asked for to be made now; a model is the same one when made again.
-            fresh = frozenset(name for name, step in plan.steps.items() if measures and step.config.measures)
-            try:
+        try:
+            with _console.ConsoleReporter() as reporter:
                 artifact = pipeline.run(plan, reporter, fresh)[last]
-            except pipeline.Interrupted as error:
-                if process_rank():
-                    raise
-                artifact = error.artifact
-                partial = where if error.step == last and is_kept else RUNS / artifact.manifest.stage
+        except pipeline.Interrupted as error:
+            artifact = error.artifact
+            partial = where if error.step == last and is_kept else RUNS / artifact.manifest.stage
         if process_rank():  # the main process shows and keeps what all have worked on
+            if partial:
+                raise KeyboardInterrupt
             return
         if partial or is_kept:
             copy_artifact(artifact, partial or where)
@@ -141,18 +141,21 @@ class StageCommand:
             raise PartialResults(str(partial))
         for path, text in files.items():
             write_atomically(path, text(artifact))
-        if as_json:
-            _console.print_json(self.to_json(artifact) | ({"path": str(where)} if is_kept else {}))
-        else:
-            self.show(artifact)
-            if is_kept:
-                _console.err.print(f"saved in {where}", highlight=False)
+        self._tell(artifact, where if is_kept else None, as_json)
         if partial:
             raise PartialResults(str(partial))
         done = Done(artifact, shlex.quote(str(where)), shlex.join(_models(plan)), _data_flag(plan))
         _console.next_command(self.next_command(done))
         if code := self.exit_code(artifact):
             raise typer.Exit(code)
+
+    def _tell(self, artifact: Artifact, kept: Path | None, as_json: bool) -> None:
+        if as_json:
+            _console.print_json(self.to_json(artifact) | ({"path": str(kept)} if kept else {}))
+            return
+        self.show(artifact)
+        if kept:
+            _console.err.print(f"saved in {kept}", highlight=False)
 
 
 def _check_target(where: Path, plan: Plan) -> None:

@@ -52,10 +52,11 @@ def show(artifact: Artifact) -> None:
             for row in rows
         ],
     )
-    fewest, most = (choose(row["n_models"] for row in rows) for choose in (min, max))
+    networks = [row["n_models"] for row in rows]
     batches = " or ".join(f"{batch:,}" for batch in sorted({row["batch"] for row in rows}))
     _console.out.print(
-        f"Every figure is an estimate, at a batch of {batches}: {details['basis']} ({fewest:,} to {most:,} networks).",
+        f"Every figure is an estimate, at a batch of {batches}: {details['basis']} "
+        f"({min(networks):,} to {max(networks):,} networks).",
         markup=False,
         highlight=False,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import importlib
 from typing import Annotated
 
 import typer
@@ -20,7 +20,7 @@ HELP = """List stages, runtimes and plug-ins, and why a runtime is not available
 """
 
 STAGES = "optkit.stages"
-RUNTIMES = "optkit.runtimes"
+RUNTIMES = "optkit.runtimes.base"
 PLUGINS = {
     "data sources": "optkit.data.sources",
     "distillation losses": "optkit.train.losses",
@@ -46,26 +46,17 @@ def command(
     _console.next_command("optkit doctor")
 
 
-def _runtimes() -> list[tuple[str, ModuleType, str]]:
-    """Every runtime with each of its variants: the name that the options take, the module, the variant."""
-    found = []
-    for name in discover.names(RUNTIMES):
-        module = discover.load(RUNTIMES, name, "runtime")
-        variants = [(f"{name}:{variant}", module, variant) for variant in module.VARIANTS]
-        found += variants or [(name, module, "")]
-    return found
-
-
 def unavailable_runtimes() -> dict[str, str | None]:
     """Every runtime and variant with the reason why it cannot run here, None when it can."""
-    return {name: module.unavailable(variant) for name, module, variant in _runtimes()}
+    base = importlib.import_module(RUNTIMES)
+    return {name: base.why_unavailable(name) for name in base.runtime_names()}
 
 
 def runtime_rows() -> list[list[str]]:
     """The same for people, with what a variant is; a runtime's default one is marked."""
     rows = []
-    for name, module, variant in _runtimes():
-        why = module.unavailable(variant)
+    for name, why in unavailable_runtimes().items():
+        module, variant = importlib.import_module(RUNTIMES).find_runtime(name)
         mark = " (default)" if variant and variant == next(iter(module.VARIANTS)) else ""
         rows.append([name + mark, f"not here: {why}" if why else module.VARIANTS.get(variant, "available")])
     return rows

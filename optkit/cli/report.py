@@ -77,10 +77,10 @@ def _check_folder(out: Path) -> None:
 
 
 def _one(run: Path, baseline: str | None, folder: Path) -> tuple[list[str], dict[str, Path]]:
-    from optkit.report import collect, render, text
+    from optkit.report import collect, headline, render
 
     report = collect.collect(run, baseline)
-    return text.headline(report), render.render(report, folder)
+    return headline.headline(report), render.render(report, folder)
 
 
 def _several(runs: list[Path], folder: Path) -> tuple[list[str], dict[str, Path]]:

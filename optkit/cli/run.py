@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +11,13 @@ import typer
 
 from optkit.cli import _console, bench, gate
 from optkit.cli._run import RUNS, STORE, PartialResults
+from optkit.cli._run_folder import folder_names, prepare
 from optkit.core.errors import EXIT_OK, UsageError
 from optkit.core.machine import process_rank
 
 if TYPE_CHECKING:
     from optkit.core.types import Artifact
     from optkit.pipeline import Plan
-
-MARKER = ".optkit-run"  # in every folder that `optkit run` made: which sub-folders are its own
 
 HELP = """Run a recipe: every step that is not done yet, then the report.
 
@@ -63,30 +59,48 @@ def command(
     ] = False,
 ) -> None:
     """Plan, run and report; the budget decides the exit code."""
-    from optkit import pipeline, recipe
-    from optkit.core.store import Store, copy_artifact, write_atomically
-    from optkit.report.junit import junit as to_junit
-
     settings = list(overrides or []) + ([f"seed={seed}"] if seed is not None else [])
-    loaded = recipe.recipe_from_yaml(recipe_file, settings)
-    plan = pipeline.plan(loaded, Store(STORE))
-    if junit is not None and not any(step.stage == pipeline.GATE for step in plan.steps.values()):
-        raise UsageError(
-            "--junit writes the verdicts of a budget, and the recipe has none.",
-            hint="Add one: `budget: {max_drop: 0.5}`.",
-        )
-    folder = out or RUNS / loaded.name
+    plan = _plan(recipe_file, settings, junit)
     if dry_run:
         _show_plan(plan, as_json)
         options = "".join(f" --set {shlex.quote(setting)}" for setting in settings)
         _console.next_command(f"optkit run {shlex.quote(str(recipe_file))}{options}")
         return
-    names = _folder_names(list(plan.steps))
+    folder = out or RUNS / plan.recipe.name
+    artifacts = _work(plan, folder)
+    if process_rank():  # the main process shows what all have worked on
+        return
+    _finish(folder, artifacts, junit, as_json)
+    _console.next_command(f"optkit report {shlex.quote(str(folder))}")
+    if code := _exit_code(artifacts):
+        raise typer.Exit(code)
+
+
+def _plan(recipe_file: Path, settings: list[str], junit: Path | None) -> Plan:
+    """The plan of the recipe with these settings; UsageError where `junit` could have nothing in it."""
+    from optkit import pipeline, recipe
+    from optkit.core.store import Store
+
+    plan = pipeline.plan(recipe.recipe_from_yaml(recipe_file, settings), Store(STORE))
+    if junit is not None and not any(step.stage == pipeline.GATE for step in plan.steps.values()):
+        raise UsageError(
+            "--junit writes the verdicts of a budget, and the recipe has none.",
+            hint="Add one: `budget: {max_drop: 0.5}`.",
+        )
+    return plan
+
+
+def _work(plan: Plan, folder: Path) -> dict[str, Artifact]:
+    """Do every step, and show its artifact in the folder; a measurement that Ctrl-C cut off is reported there too."""
+    from optkit import pipeline
+    from optkit.core.store import copy_artifact
+
+    names = folder_names(list(plan.steps))
     if not process_rank():
-        _prepare(folder, plan, names)
+        prepare(folder, plan, names)
     with _console.ConsoleReporter() as reporter:
         try:
-            artifacts = pipeline.run(
+            return pipeline.run(
                 plan, reporter, finished=lambda name, artifact: copy_artifact(artifact, folder / names[name])
             )
         except pipeline.Interrupted as error:
@@ -97,21 +111,27 @@ def command(
             )
             _report(folder)
             raise partial from None
-    if process_rank():  # the main process shows what all have worked on
-        return
+
+
+def _exit_code(artifacts: dict[str, Artifact]) -> int:
+    """Of the gates and benches, the one that says most: what is broken before what is undecided."""
+    from optkit import pipeline
+
+    deciding = {pipeline.GATE: gate.exit_code, pipeline.BENCH: bench.exit_code}
+    stages = [(one.manifest.stage, one) for one in artifacts.values()]
+    codes = {deciding[stage](one) for stage, one in stages if stage in deciding}
+    return min(codes - {EXIT_OK}, default=EXIT_OK)
+
+
+def _finish(folder: Path, artifacts: dict[str, Artifact], junit: Path | None, as_json: bool) -> None:
+    """Write the report and the verdicts, and say what they say."""
+    from optkit import pipeline
+    from optkit.core.store import write_atomically
+    from optkit.report.junit import junit as to_junit
+
     gates = {name: one for name, one in artifacts.items() if one.manifest.stage == pipeline.GATE}
     if junit is not None:
         write_atomically(junit, to_junit([one.manifest for one in gates.values()]))
-    _finish(folder, artifacts, gates, as_json)
-    _console.next_command(f"optkit report {shlex.quote(str(folder))}")
-    codes = {gate.exit_code(one) for one in gates.values()}
-    codes |= {bench.exit_code(one) for one in artifacts.values() if one.manifest.stage == pipeline.BENCH}
-    if codes - {EXIT_OK}:
-        raise typer.Exit(min(codes - {EXIT_OK}))  # broken before undecided
-
-
-def _finish(folder: Path, artifacts: dict[str, Artifact], gates: dict[str, Artifact], as_json: bool) -> None:
-    """Write the report, and say what it says."""
     summary, paths = _report(folder)
     if as_json:
         _console.print_json(
@@ -129,45 +149,11 @@ def _finish(folder: Path, artifacts: dict[str, Artifact], gates: dict[str, Artif
     _console.out.print(f"report: {paths['html']}", highlight=False, soft_wrap=True)
 
 
-def _folder_names(steps: list[str]) -> dict[str, str]:
-    """A folder for every step; a file that was named directly gets its stem, numbered where it is taken."""
-    names: dict[str, str] = {}
-    for step in steps:
-        base = Path(step).stem if "/" in step or "." in step else step
-        taken = {*names.values(), *steps} - {step}
-        names[step] = next(name for name in _numbered(base) if name not in taken)
-    return names
-
-
-def _numbered(base: str) -> Iterator[str]:
-    yield base
-    yield from (f"{base}-{number}" for number in count(2))
-
-
-def _prepare(folder: Path, plan: Plan, names: dict[str, str]) -> None:
-    """Mark the folder as a run, keep the recipe in it, and drop steps of an older run; the store has them."""
-    from optkit.core.store import write_atomically
-    from optkit.recipe import recipe_to_yaml
-
-    marker = folder / MARKER
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not marker.is_file())):
-        raise UsageError(
-            f"{str(folder)!r} exists and is not a run.",
-            why="A run would replace what is in it.",
-            hint="Give a folder of its own with --out.",
-        )
-    old = json.loads(marker.read_text())["folders"] if marker.is_file() else []
-    for name in set(old) - set(names.values()):
-        shutil.rmtree(folder / Path(name).name, ignore_errors=True)
-    write_atomically(marker, json.dumps({"folders": sorted(names.values())}))
-    write_atomically(folder / "recipe.yaml", recipe_to_yaml(plan.recipe))
-
-
 def _report(folder: Path) -> tuple[list[str], dict[str, Path]]:
-    from optkit.report import collect, render, text
+    from optkit.report import collect, headline, render
 
     report = collect.collect(folder)
-    return text.headline(report), render.render(report, folder)
+    return headline.headline(report), render.render(report, folder)
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,15 @@ def of_path(path: Path) -> str:
 @cache
 def of_code(stage: str) -> str:
     """Digest of the code that a stage runs: its own folder, what stages share, and every room below it."""
-    folders = [PACKAGE / "stages" / stage, *(PACKAGE / name for name in SERVICES)]
-    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    files.append(PACKAGE / "stages" / "base.py")
-    return of_value([[path.relative_to(PACKAGE).as_posix(), of_file(path)] for path in files])
+    folders = ["stages/" + stage, *SERVICES]
+    shared = PACKAGE / "stages" / "base.py"
+    return of_value(
+        [*chain(*map(_of_modules, folders)), [shared.relative_to(PACKAGE).as_posix(), of_file(shared)]]
+    )
+
+
+@cache
+def _of_modules(folder: str) -> list[list[str]]:
+    """Path and digest of every module in a folder of the package."""
+    files = sorted((PACKAGE / folder).rglob("*.py"))
+    return [[path.relative_to(PACKAGE).as_posix(), of_file(path)] for path in files]

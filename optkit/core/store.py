@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from optkit.core import fingerprint, machine
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, first_problem
 from optkit.core.types import MANIFEST, Artifact, FileEntry, Format, Manifest
 
 POLL_SECONDS = 0.2
@@ -37,10 +37,9 @@ def read_manifest(path: Path) -> Manifest:
             hint="Give a folder that an optkit command wrote, or a model file.",
         ) from None
     except ValidationError as error:
-        first = error.errors()[0]
         raise InputError(
             f"The manifest of {str(path)!r} cannot be read.",
-            why=f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}",
+            why=first_problem(error),
             hint="It was changed by hand or written by another version; run the step again.",
         ) from None
 

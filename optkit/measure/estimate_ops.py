@@ -10,7 +10,7 @@ writes 4, and the next matrix product waits for a cast.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,20 +22,8 @@ TILE_WIDTH, TILE_DEPTH = 64, 32  # output channels and products that a matrix un
 
 PRODUCTS = ("conv", "pointwise", "grouped", "depthwise", "linear", "attention")
 IN_SINGLE = ("layer_norm", "group_norm", "softmax")  # what autocast runs in 4 bytes
-# Everything else keeps the width of what it reads.
-OTHERS = (
-    "batch_norm",
-    "relu",
-    "silu",
-    "gelu",
-    "hardswish",
-    "sigmoid",
-    "add",
-    "mul",
-    "pool",
-    "reduce",
-    "copy",
-)
+# All other kinds keep the width of what they read: batch_norm, relu, silu, gelu, hardswish, sigmoid, add, mul, pool,
+# reduce, copy.
 
 
 @dataclass(frozen=True)
@@ -93,7 +81,7 @@ def convolution(
 
 def features(ops: Sequence[Op]) -> dict[str, float]:
     """Figures of one image by name: `*_macs`, `*_tiled`, `*_excess` in MACs, `launches` and `kernels` in
-    operations, `weights` and `params` in values, all others in bytes; `fused/…` are what is left of them when
+    operations, `weights` in values, all others in bytes; `fused/…` are what is left of them when
     neighbouring elementwise operations run as one, as a compiled network's do."""
     found: dict[str, float] = defaultdict(float)
     widths = _widths(ops)
@@ -199,9 +187,8 @@ def _fused_bytes(
     tensor, count = op.writes
     if op.kind in PRODUCTS:
         return
-    kind = (
-        "norm" if op.kind in IN_SINGLE else op.kind if op.kind in ("pool", "reduce", "copy") else "pointwise"
-    )
+    kind = op.kind if op.kind in ("pool", "reduce", "copy") else "pointwise"
+    kind = "norm" if op.kind in IN_SINGLE else kind
     level = levels[tensor]
     yield (
         f"fused/{kind}_in",
@@ -220,11 +207,6 @@ def totals(ops: Sequence[Op]) -> tuple[int, int]:
 def unknown_kinds(ops: Sequence[Op]) -> list[str]:
     """Operators whose cost is not known."""
     return sorted({op.unknown for op in ops} - {""})
-
-
-def kinds(ops: Sequence[Op]) -> dict[str, int]:
-    """How many operations there are of each kind."""
-    return dict(Counter(op.kind for op in ops))
 
 
 def _up(value: int, step: int) -> int:

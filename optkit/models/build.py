@@ -20,6 +20,7 @@ from optkit.models.widths import apply_widths
 
 # timm's argument global_pool.
 TIMM_POOLING = {"avg": "avg", "max": "max", "catavgmax": "catavgmax", "flatten": ""}
+IMAGENET_CLASSES = 1000
 OTHERS = "Choose another architecture: b0…b7, lite0…lite4, or most timm names."
 
 
@@ -141,6 +142,23 @@ def rebuild(spec: ModelSpec, device: str = "meta") -> nn.Module:
     with torch.device(device):
         module = build(spec.arch, spec.num_classes, spec.head, spec.preprocess.size)
         apply_widths(module, spec.pruning or {})
+    return module
+
+
+def bare_spec(arch: str, num_classes: int | None) -> ModelSpec:
+    """Spec of an architecture that nothing was trained with; `num_classes` None: ImageNet's 1,000."""
+    return ModelSpec(
+        arch=arch,
+        num_classes=num_classes or IMAGENET_CLASSES,
+        class_names=(),
+        preprocess=default_preprocess(arch),
+    )
+
+
+def rebuild_at(spec: ModelSpec, size: int) -> nn.Module:
+    """The module of `spec` without weights, in eval mode; UsageError when it cannot take images of `size`."""
+    module = rebuild(spec)
+    check_size(module, spec.arch, size, spec.preprocess.size)
     return module
 
 

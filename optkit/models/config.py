@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from optkit.core.config import Config, StageConfig
+from optkit.core.errors import UsageError
 from optkit.core.types import HeadSpec, Manifest
 from optkit.models.names import canonical_source, check_source, is_outdated
 
@@ -71,3 +72,23 @@ class NewModelConfig(StageConfig):
     def accepts(self, manifest: Manifest) -> bool:
         """Not what was trained from scratch only because the weights' package was not installed then."""
         return not is_outdated(self.arch, self.weights, manifest)
+
+
+class NetworkConfig(StageConfig):
+    """Base of the configs of stages that look at the network of a model, or at an architecture without weights."""
+
+    arch: str | None = Field(
+        default=None, description="Architecture instead of a model: b0, lite0, any timm name."
+    )
+    size: int | None = Field(
+        default=None, ge=16, description="Input size in pixels; default: the model's or architecture's own."
+    )
+    num_classes: int | None = Field(
+        default=None, ge=1, description="Classes of the architecture's head; default: 1000."
+    )
+
+    def check(self) -> None:
+        """Classes are given for an architecture only."""
+        super().check()
+        if self.arch is None and self.num_classes is not None:
+            raise UsageError("A model has its own number of classes.", hint="Leave --num-classes out.")

@@ -95,8 +95,10 @@ class FlippedImage(Finding):
     @property
     def kind(self) -> str:
         """`lost`, `won`, or `changed` where neither answer is the label."""
-        right = [answer == self.label for answer in (self.before, self.after)]
-        return {(True, False): "lost", (False, True): "won"}.get((right[0], right[1]), "changed")
+        was_right, is_right = (answer == self.label for answer in (self.before, self.after))
+        if was_right == is_right:
+            return "changed"
+        return "lost" if was_right else "won"
 
 
 class ClassFlips(Finding):

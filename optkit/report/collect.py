@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from optkit.core.errors import InputError, UsageError, closest
 from optkit.core.store import read_manifest
@@ -19,14 +19,15 @@ from optkit.report.compare import with_deltas, with_front
 from optkit.report.conditions import conditions, images_of, with_groups
 from optkit.report.datacard import data_cards
 from optkit.report.estimates import estimates
-from optkit.report.findings import evaluations, explanations
+from optkit.report.evaluation_schema import Evaluation
+from optkit.report.findings import evaluations, explanations, unreadable
 from optkit.report.gate import gates
 from optkit.report.quantisation import quantized
-from optkit.report.schema import Evaluation, Machine, Report, Row, Step, Warned
+from optkit.report.schema import Machine, Report, Row, Step, Warned
 
 RECIPE = "recipe.yaml"
 LOADS = ("offline", "server")  # of a bench, beside single calls
-ROWS = "rows"  # where a bench manifest's `details` keep them
+ROWS = TypeAdapter(tuple[Row, ...])
 # By stage: what of the details the steps of a report go without.
 LEFT_OUT = {
     "evaluate": ("files", "labels", "predictions", "confusion"),  # one entry an image or more
@@ -180,13 +181,9 @@ def _bench_rows(step: Step) -> list[Row]:
     details, loads = step.manifest.details, step.manifest.config.get("loads")
     known = {"bench": step.name, "is_partial": bool(details.get("interrupted"))}
     try:
-        rows = [Row.model_validate({**row, **known}) for row in details.get(ROWS, [])]
-    except (ValidationError, TypeError) as error:
-        raise InputError(
-            f"The rows of bench step {step.name!r} cannot be read.",
-            why=str(error).replace("\n", " ")[:300],
-            hint="They were written by another version; run the step again.",
-        ) from None
+        rows = [row.model_copy(update=known) for row in ROWS.validate_python(details.get("rows", ()))]
+    except ValidationError as error:
+        raise unreadable(step, error, "rows") from None
     # Older manifests do not tell which loads were asked for.
     return [_with_loads(row, loads) for row in rows] if isinstance(loads, list) else rows
 
@@ -231,8 +228,7 @@ def _unbenched_rows(steps: list[Step], benched: set[str]) -> list[Row]:
                 **known,
             )
         except ValidationError as error:
-            why = str(error).replace("\n", " ")[:300]
-            raise InputError(f"The metrics of step {step.name!r} cannot be read.", why=why) from None
+            raise unreadable(step, error, "metrics") from None
         rows.append(row)
     return rows
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 from typing import Any
 
 from optkit.core.score import score_interval
+from optkit.core.types import Measurement
 from optkit.report.base import Interval, Number
 from optkit.report.bench_schema import Bench, Comparison
 from optkit.report.conditions import Conditions, conditions
 from optkit.report.schema import Delta, Row, Step
 
-Answers = dict[
-    tuple[str, Any, Any], tuple[float, ...]
-]  # by bench step, key and runtime: 1 for a right answer
+# Which images a model got right (1.0), by bench step, key and runtime.
+Answers = dict[tuple[str, Any, Any], Measurement]
+PairedAnswers = tuple[Sequence[float], Sequence[float]]  # of the reference and of the row
 Comparisons = dict[
     tuple[str, str, str, int | None], list[Comparison]
 ]  # by bench step, name, runtime and batch
@@ -34,6 +35,14 @@ class Evidence:
 
     def conditions(self, row: Row) -> Conditions:
         return conditions(row, self.steps)
+
+    def paired_answers(self, row: Row, reference: Row) -> PairedAnswers | None:
+        """Those of the reference and of the row to the same images: a bench step shows every model the same."""
+        before, after = answers_by(reference, self.answers), answers_by(row, self.answers)
+        if not before or not after or row.bench != reference.bench:
+            return None
+        fits = len(before.samples) == len(after.samples) == row.n
+        return (before.samples, after.samples) if fits else None
 
     def comparison(self, row: Row, reference: Row) -> Comparison | None:
         """How the two were timed side by side."""
@@ -93,21 +102,22 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def with_deltas(rows: list[Row], baseline: str | None, steps: list[Step], benches: list[Bench]) -> list[Row]:
     """Every row compared with the model called `baseline`, and with the nearest model it was made from."""
-    evidence = Evidence(_answers(steps), _comparisons(benches), {step.name: step for step in steps})
+    evidence = Evidence(answers_of(steps), _comparisons(benches), {step.name: step for step in steps})
     return [_compared(row, rows, baseline, steps, evidence) for row in rows]
 
 
-def _answers(steps: list[Step]) -> Answers:
+def answers_by(row: Row, answers: Answers) -> Measurement | None:
+    """Those of one row."""
+    return answers.get((row.bench, row.key, row.runtime))
+
+
+def answers_of(steps: Iterable[Step]) -> Answers:
     """Which images each row got right, where its bench step kept that."""
     return {
-        (
-            step.name,
-            measurement.conditions.get("key"),
-            measurement.conditions.get("runtime"),
-        ): measurement.samples
+        (step.name, found.conditions.get("key"), found.conditions.get("runtime")): found
         for step in steps
-        for measurement in step.manifest.measurements
-        if measurement.name == "top1" and measurement.samples
+        for found in step.manifest.measurements
+        if found.name == "top1" and found.samples
     }
 
 
@@ -173,20 +183,16 @@ def _delta(row: Row, reference: Row, evidence: Evidence) -> Delta:
     this, other = evidence.conditions(row), evidence.conditions(reference)
     return Delta(
         reference=reference.name,
-        reference_format=reference.format,
-        reference_precision=reference.precision,
-        reference_runtime=reference.runtime,
-        runtime=row.runtime,
         speedup=1 / timed.ratio if timed and timed.ratio > 0 else ratio(reference.p50, row.p50),
         latency_interval=timed.interval if timed else None,
         verdict=timed.verdict if timed else None,
         rounds=timed.rounds if timed else None,
         not_comparable=this.latencies_differ_by(other),
         no_verdict="" if timed else _no_verdict(row, reference, evidence),
-        **accuracy_fields(row, reference, this.images == other.images),
-        **_interval(row, reference, evidence.answers, this.images == other.images),
-        size_ratio=ratio(row.size_bytes, reference.size_bytes),
-        macs_ratio=ratio(row.macs, reference.macs),
+        **fields_of_rows(row, reference),
+        **accuracy_fields(
+            row, reference, this.images == other.images, evidence.paired_answers(row, reference)
+        ),
     )
 
 
@@ -196,24 +202,33 @@ def _no_verdict(row: Row, reference: Row, evidence: Evidence) -> str:
     return "medians alone" if row.bench == reference.bench and compares else NOT_SIDE_BY_SIDE
 
 
-def accuracy_fields(row: Row, reference: Row, same_images: bool) -> dict[str, Any]:
-    """Of a Delta: the difference of top-1, or that the two are of other images."""
+def fields_of_rows(row: Row, reference: Row) -> dict[str, Any]:
+    """Of a Delta: what the two rows say of themselves."""
+    return {
+        "reference_format": reference.format,
+        "reference_precision": reference.precision,
+        "reference_runtime": reference.runtime,
+        "runtime": row.runtime,
+        "size_ratio": ratio(row.size_bytes, reference.size_bytes),
+        "macs_ratio": ratio(row.macs, reference.macs),
+    }
+
+
+def accuracy_fields(
+    row: Row, reference: Row, same_images: bool, answers: PairedAnswers | None
+) -> dict[str, Any]:
+    """Of a Delta: the difference of top-1, and its interval, image by image where there are `answers` of both."""
     if row.top1 is None or reference.top1 is None:
         return {}
-    return {"top1_difference": row.top1 - reference.top1} if same_images else {"other_images": True}
-
-
-def _interval(row: Row, reference: Row, answers: Answers, same_images: bool) -> dict[str, Any]:
-    """Of a Delta: what can be said of the difference of top-1, image by image where both saw the same ones."""
-    if not same_images or row.top1 is None or reference.top1 is None or not row.n or not reference.n:
-        return {}
-    this = answers.get((row.bench, row.key, row.runtime), ())
-    other = answers.get((reference.bench, reference.key, reference.runtime), ())
-    # A bench step shows the same images to every model.
-    if row.bench == reference.bench and len(this) == len(other) == row.n:
-        return paired_difference(other, this)
+    if not same_images:
+        return {"other_images": True}
+    difference = {"top1_difference": row.top1 - reference.top1}
+    if not row.n or not reference.n:
+        return difference
+    if answers:
+        return difference | paired_difference(*answers)
     interval = unpaired_interval(row.top1, row.n, reference.top1, reference.n)
-    return {"top1_interval": interval, "n": min(row.n, reference.n)}
+    return difference | {"top1_interval": interval, "n": min(row.n, reference.n)}
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:

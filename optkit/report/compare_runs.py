@@ -9,22 +9,24 @@ from typing import Any
 
 from optkit.core.errors import UsageError
 from optkit.core.types import Measurement, Record
-from optkit.report import text
 from optkit.report.collect import collect, read_steps
 from optkit.report.compare import (
     NOT_SIDE_BY_SIDE,
+    Answers,
+    PairedAnswers,
     accuracy_fields,
-    paired_difference,
+    answers_by,
+    answers_of,
+    fields_of_rows,
     ratio,
-    unpaired_interval,
     with_front,
 )
 from optkit.report.conditions import conditions, with_groups
 from optkit.report.gate_schema import Gate
+from optkit.report.headline import sentences
 from optkit.report.schema import Delta, Machine, Report, Row, Step
 
 Spot = tuple[str, str, int | None]  # a row's model, runtime and batch size
-Answers = dict[tuple[str, Any, Any], Measurement]  # by bench step, key and runtime: which were right
 
 
 class Run(Record):
@@ -83,19 +85,11 @@ def compare_runs(folders: Sequence[Path]) -> Runs:
     names = _names(folders)
     runs = [_read(name, folder) for name, folder in zip(names, folders, strict=True)]
     pairs = [[_pair(runs[0], other, row) for row in other.run.rows] for other in runs[1:]]
-    deltas = [None for _ in runs[0].run.rows] + [one and one.delta for found in pairs for one in found]
+    of_first: list[Pair | None] = [None] * len(runs[0].run.rows)
     rows = [
-        row.model_copy(
-            update={
-                "name": f"{one.run.name}: {row.name}",
-                "against_baseline": delta,
-                "against_source": None,
-                "on_front": False,
-            }
-        )
-        for (one, row), delta in zip(
-            ((one, row) for one in runs for row in one.run.rows), deltas, strict=True
-        )
+        _row_of_run(one.run, row, pair)
+        for one, found in zip(runs, [of_first, *pairs], strict=True)
+        for row, pair in zip(one.run.rows, found, strict=True)
     ]
     found = [conditions(row, one.steps) for one in runs for row in one.run.rows]
     machines = [one.run.machine for one in runs]
@@ -123,7 +117,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read(name: str, folder: Path) -> _Source:
     steps = {step.name: step for step in read_steps(folder)}
-    return _Source(_run(name, folder, collect(folder)), steps, _answers(steps))
+    return _Source(_run(name, folder, collect(folder)), steps, answers_of(steps.values()))
 
 
 def _run(name: str, folder: Path, report: Report) -> Run:
@@ -132,7 +126,7 @@ def _run(name: str, folder: Path, report: Report) -> Run:
     return Run(
         name=name,
         folder=str(folder),
-        headline=tuple(text.sentences(report)),
+        headline=tuple(sentences(report)),
         gates=report.gates,
         machine=(benched or list(report.machines))[-1],
         is_partial=any(bench.interrupted for bench in report.benches),
@@ -140,13 +134,16 @@ def _run(name: str, folder: Path, report: Report) -> Run:
     )
 
 
-def _answers(steps: dict[str, Step]) -> Answers:
-    return {
-        (name, found.conditions.get("key"), found.conditions.get("runtime")): found
-        for name, step in steps.items()
-        for found in step.manifest.measurements
-        if found.name == "top1" and found.samples
-    }
+def _row_of_run(run: Run, row: Row, pair: Pair | None) -> Row:
+    """The row under a name that says its run, with its difference from the first one."""
+    return row.model_copy(
+        update={
+            "name": f"{run.name}: {row.name}",
+            "against_baseline": pair and pair.delta,
+            "against_source": None,
+            "on_front": False,
+        }
+    )
 
 
 def _spot(row: Row) -> Spot:
@@ -167,21 +164,14 @@ def _pair(first: _Source, other: _Source, row: Row) -> Pair | None:
     if before is None or not before.computes or not row.computes:
         return None
     old, new = conditions(before, first.steps), conditions(row, other.steps)
-    same_images = old.images == new.images
     delta = Delta(
         reference=f"{first.run.name}: {before.name}",
-        reference_format=before.format,
-        reference_precision=before.precision,
-        reference_runtime=before.runtime,
-        runtime=row.runtime,
         speedup=ratio(before.p50, row.p50),
         latency_interval=_ratio_interval(before, row),
         not_comparable=old.latencies_differ_by(new),
         no_verdict=NOT_SIDE_BY_SIDE,
-        **accuracy_fields(row, before, same_images),
-        **(_interval(before, row, first.answers, other.answers) if same_images else {}),
-        size_ratio=ratio(row.size_bytes, before.size_bytes),
-        macs_ratio=ratio(row.macs, before.macs),
+        **fields_of_rows(row, before),
+        **accuracy_fields(row, before, old.images == new.images, _paired_answers(before, row, first, other)),
     )
     return Pair(run=other.run.name, before=before, after=row, delta=delta)
 
@@ -192,16 +182,12 @@ def _ratio_interval(before: Row, after: Row) -> tuple[float, float] | None:
     return (this[0] / other[1], this[1] / other[0]) if this and other and min(other) > 0 else None
 
 
-def _interval(before: Row, after: Row, first_answers: Answers, answers: Answers) -> dict[str, Any]:
-    """Of a Delta: paired where both saw the same images of the same data, else as of two samples."""
-    if before.top1 is None or after.top1 is None or not before.n or not after.n:
-        return {}
-    old = first_answers.get((before.bench, before.key, before.runtime))
-    new = answers.get((after.bench, after.key, after.runtime))
-    if old and new and _places(old) and _places(old) == _places(new) and len(old.samples) == len(new.samples):
-        return paired_difference(old.samples, new.samples)
-    interval = unpaired_interval(after.top1, after.n, before.top1, before.n)
-    return {"top1_interval": interval, "n": min(before.n, after.n)}
+def _paired_answers(before: Row, after: Row, first: _Source, other: _Source) -> PairedAnswers | None:
+    """Those to the same images of the same data."""
+    old, new = answers_by(before, first.answers), answers_by(after, other.answers)
+    if not old or not new or not _places(old) or _places(old) != _places(new):
+        return None
+    return (old.samples, new.samples) if len(old.samples) == len(new.samples) else None
 
 
 def _places(found: Measurement) -> list[int] | None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from optkit.report.schema import Confused, HeatMap
+from optkit.report.evaluation_schema import Confused, HeatMap
 
 Counts = Counter[tuple[int, int]]  # by class index: (truth, prediction) → images
 MAX_CLASSES = 16  # of the heat map: what a page shows without scrolling

@@ -8,10 +8,10 @@ from typing import Any
 
 from optkit.report import text
 from optkit.report.numbers import is_number
-from optkit.report.plots import Figure, Plot
+from optkit.report.plots import NEUTRAL, Figure, Plot
 from optkit.report.schema import Report
 
-TRAINING, VALIDATION, RATE, GREY = "#3b82f6", "#ea580c", "#059669", "#8a94a6"
+TRAINING, VALIDATION, RATE = "#3b82f6", "#ea580c", "#059669"
 # field of a history row: (panel, words, colour, dash)
 CURVES = {
     "loss": ("loss", "training loss", TRAINING, "solid"),
@@ -128,7 +128,7 @@ def _phases(history: list[Row]) -> Figure:
         for index, row in enumerate(history)
         if row.get("phase") and (not index or row["phase"] != history[index - 1].get("phase"))
     ]
-    lines = [border(index + 0.5, GREY) for index in starts if index]
+    lines = [border(index + 0.5, NEUTRAL) for index in starts if index]
     names = [note(str(history[index]["phase"]), index + 0.5, "left") for index in starts]
     return {"shapes": lines, "annotations": names if len(names) <= PHASE_NAMES else []}
 

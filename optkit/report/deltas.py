@@ -175,7 +175,7 @@ def offline_cell(row: Row) -> Cell:
         return Cell(reason=row.reason("offline"))
     notes = [f"{text.figure(found.interval[0])} – {text.figure(found.interval[1])}"] if found.interval else []
     notes += [f"{found.streams} stream{'s' * (found.streams > 1)}"] if found.streams else []
-    return Cell(f"{text.figure(found.images_per_s)}/s", "\n".join(notes), found.images_per_s)
+    return Cell(f"{text.figure(found.images_per_s)} img/s", "\n".join(notes), found.images_per_s)
 
 
 def server_cell(row: Row) -> Cell:
@@ -184,7 +184,7 @@ def server_cell(row: Row) -> Cell:
     if not found:
         return Cell(reason=row.reason("server"))
     bound = f"{found.percentile} ≤ {text.figure(found.bound_ms)} ms" if found.bound_ms else ""
-    return Cell(f"{text.figure(found.queries_per_s)}/s", bound, found.queries_per_s)
+    return Cell(f"{text.figure(found.queries_per_s)} req/s", bound, found.queries_per_s)
 
 
 def source_cell(row: Row) -> Cell:

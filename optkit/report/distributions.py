@@ -41,7 +41,7 @@ def distribution_plots(benches: Sequence[Bench]) -> list[Plot]:
             if any(len(found.rounds) > 1 for found in group):
                 plots.append(_course(f"rounds-{index}-{batch}", where, group))
         if bench.trace:
-            plots += _trace_plots(f"trace-{index}", bench)
+            plots += _trace_plots(f"trace-{index}", bench.step, bench.trace)
     return plots
 
 
@@ -117,15 +117,14 @@ def _course(id: str, where: str, group: list[Distribution]) -> Plot:
     return Plot(id, title, f"{title}: {words}.", {"data": curves, "layout": layout})
 
 
-def _trace_plots(id: str, bench: Bench) -> list[Plot]:
+def _trace_plots(id: str, step: str, trace: Trace) -> list[Plot]:
     """A panel for every column that changed."""
-    trace = bench.trace or Trace()
     curves: dict[str, Points] = {
         name: points for name, points in _columns_of(trace) if len(_levels(points)) > 1
     }
     if not curves:
         return []
-    title = f"The machine while {bench.step} ran"
+    title = f"The machine while {step} ran"
     parts = [
         f"{_column(name)} from {text.figure(min(_levels(points)))} to {text.figure(max(_levels(points)))}"
         for name, points in curves.items()

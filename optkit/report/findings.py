@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, first_problem
 from optkit.report.confusion import Counts, confused_pairs, count_confusion, heat_map
+from optkit.report.evaluation_schema import ClassResult, Evaluation, Explanation, Figure, Picture
 from optkit.report.numbers import is_number
-from optkit.report.schema import ClassResult, Evaluation, Explanation, Figure, Picture, Step
+from optkit.report.schema import Step
 
 FIGURES = {
     "top1": "top-1 accuracy",
@@ -118,10 +119,10 @@ def explanations(steps: Sequence[Step]) -> list[Explanation]:
     return found
 
 
-def unreadable(step: Step, error: ValidationError) -> InputError:
-    """The error of a manifest whose details another version wrote."""
+def unreadable(step: Step, error: ValidationError, what: str = "details") -> InputError:
+    """The error of a manifest that another version wrote."""
     return InputError(
-        f"The details of step {step.name!r} cannot be read.",
-        why=str(error).replace("\n", " ")[:300],
+        f"The {what} of step {step.name!r} cannot be read.",
+        why=first_problem(error),
         hint="They were written by another version; run the step again.",
     )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from optkit.core.types import Record
 from optkit.report import text
 from optkit.report.bench_schema import Bench, ClassFlips, FlippedImage, Flips
+from optkit.report.evaluation_schema import Picture
 from optkit.report.pictures import MAX_PICTURES
-from optkit.report.schema import Picture
 from optkit.report.tables import Cell, Column, Table
 
 KINDS = {
@@ -84,7 +84,7 @@ def alt(image: FlippedImage) -> str:
 
 
 def sentence(found: Flips) -> str:
-    """`12 lost and 9 won of 500 images against fp32 (p = 0.66)`."""
+    """`12 lost and 9 won of 500 images against fp32 (McNemar: p = 0.66)`."""
     counts = f"{found.lost} lost and {found.won} won"
     total = f" of {found.n} images" if found.n else ""
     chance = "" if found.p_value is None else f" (McNemar: {text.p_value(found.p_value)})"

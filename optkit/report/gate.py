@@ -1,4 +1,4 @@
-"""What gate steps decided, read from their manifests, and as a table."""
+"""What gate steps decided, read from their manifests, in a sentence and as a table."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ def gates(steps: Sequence[Step]) -> list[Gate]:
             except ValidationError as error:
                 raise unreadable(step, error) from None
     return found
+
+
+def gate_sentence(gate: Gate) -> str:
+    """`int8 in onnxruntime, batch 1, against fp32; intervals of 95 %`."""
+    where = gate.candidate + (f" in {gate.runtime}" if gate.runtime else "")
+    parts = [where] + ([f"batch {gate.batch}"] if gate.batch else [])
+    if gate.baseline:
+        other = gate.baseline_runtime not in (None, gate.runtime)
+        parts.append(f"against {gate.baseline}" + (f" in {gate.baseline_runtime}" if other else ""))
+    confidence = f"; intervals of {100 * gate.confidence:g} %" if gate.confidence else ""
+    return f"{', '.join(parts)}{confidence}"
 
 
 def gate_table(gate: Gate) -> Table:

@@ -10,8 +10,8 @@ from html import escape
 from textwrap import shorten, wrap
 
 from optkit.report import text
-from optkit.report.curves import GREY, border, note
-from optkit.report.plots import COLOURS, OTHER_COLOUR, Figure, Plot
+from optkit.report.curves import border, note
+from optkit.report.plots import COLOURS, NEUTRAL, OTHER_COLOUR, Figure, Plot
 from optkit.report.quantisation_schema import Quantized, Rung
 from optkit.report.quantisation_text import judged_on, level_db, loss_in_points
 from optkit.report.schema import Report
@@ -65,7 +65,7 @@ def _figure(found: Quantized) -> Figure:
         "data": [
             _level_trace(found.ladder),
             *_rung_traces(found, True, colour),
-            *_rung_traces(found, False, GREY),
+            *_rung_traces(found, False, NEUTRAL),
             *_checked_traces(found),
         ],
         "layout": {
@@ -109,7 +109,7 @@ def _level_trace(ladder: tuple[Rung, ...]) -> Figure:
         "mode": "lines",
         "x": [x for (_, level), _ in lines for x in (level, level, None)],
         "y": [y for (place, _), end in lines for y in (place, end, None)],
-        "line": {"width": 1.5, "dash": "dot", "color": GREY},
+        "line": {"width": 1.5, "dash": "dot", "color": NEUTRAL},
         "showlegend": False,
         "hoverinfo": "skip",
     }

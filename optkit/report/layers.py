@@ -9,7 +9,7 @@ from html import escape
 from optkit.core.types import Record
 from optkit.report import text
 from optkit.report.bench_schema import Bench, Layer, LayerCosts, Roofline
-from optkit.report.plots import COLOURS, OTHER_COLOUR, SYMBOLS, Figure, Plot
+from optkit.report.plots import COLOURS, NEUTRAL, OTHER_COLOUR, SYMBOLS, Figure, Plot
 from optkit.report.schema import Row
 from optkit.report.tables import Cell, Column, Table, without_empty_columns
 
@@ -19,7 +19,6 @@ MAX_MODELS = 8  # in one plot
 NAMED = 12  # layers without a time
 NOT_COUNTED = "not counted"
 NO_CEILINGS = "the ceilings are not known"
-CEILING = "#8a94a6"
 COLUMNS = (
     Column("Layer", is_number=False),
     Column("Type", is_number=False),
@@ -68,6 +67,11 @@ def layers_table(found: LayerCosts) -> Table:
     return without_empty_columns(Table(f"Every layer of {found.name} in {found.runtime}", COLUMNS, rows))
 
 
+def unlisted(found: LayerCosts) -> int:
+    """How many layers the table leaves out."""
+    return max(0, len(found.layers) - LISTED)
+
+
 def _cells(layer: Layer) -> tuple[Cell, ...]:
     measured = (
         Cell(layer.name),
@@ -96,7 +100,7 @@ def _number(value: float | None, words: Callable[[float], str], reason: str = "n
 
 
 def layers_sentence(found: LayerCosts) -> str:
-    """`4.2 ms in 61 layers, 0.3 ms in none of them`."""
+    """`onnxruntime, batch 1; 4.2 ms in 61 layers; 0.3 ms of it belong to none of them; …`."""
     parts = [f"{found.runtime}, batch {found.batch or 1}"]
     if found.total_ms is not None:
         parts.append(f"{text.figure(found.total_ms)} ms in {len(found.layers)} layers")
@@ -180,7 +184,7 @@ def _figure(
     return {
         "data": traces,
         "layout": {
-            "xaxis": {**_log_axis("MACs per byte", left, right)},
+            "xaxis": _log_axis("MACs per byte", left, right),
             "yaxis": {**_log_axis("MACs/s", low, high), "exponentformat": "SI"},
             "height": 460,
             "margin": {"l": 70, "r": 24, "t": 16, "b": 96},
@@ -205,7 +209,7 @@ def _ceiling(name: str, rate: float, roofline: Roofline, left: float, right: flo
         "name": f"{escape(name.upper())} ceiling, measured",
         "x": xs,
         "y": [min(rate, x * bandwidth) if bandwidth else rate for x in xs],
-        "line": {"color": COLOURS.get(name, CEILING), "width": 2, "dash": "dot"},
+        "line": {"color": COLOURS.get(name, NEUTRAL), "width": 2, "dash": "dot"},
         "hovertemplate": f"measured ceiling: {escape(text.count(rate))}MACs/s"
         + (f", {escape(text.size(bandwidth))}/s" if bandwidth else "")
         + "<extra></extra>",

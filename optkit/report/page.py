@@ -17,8 +17,9 @@ from optkit.report import quantisation_text, text
 from optkit.report.datacard import class_bars
 from optkit.report.flips import alt, as_picture, class_table, strips
 from optkit.report.flips import sentence as flips_sentence
+from optkit.report.gate import gate_sentence
 from optkit.report.gate_schema import Gate
-from optkit.report.layers import dearest, layers_notes, layers_sentence, layers_table
+from optkit.report.layers import dearest, layers_notes, layers_sentence, layers_table, unlisted
 from optkit.report.plots import Plot
 from optkit.report.quantisation import operator_bars, reasons
 from optkit.report.schema import Step
@@ -62,7 +63,7 @@ FILTERS = {
     "runtimes": text.runtimes,
     "numbered": numbered,
     "order_of": order_of,
-    "gate_sentence": text.gate_sentence,
+    "gate_sentence": gate_sentence,
     "flips_sentence": flips_sentence,
     "layers_sentence": layers_sentence,
 }
@@ -108,6 +109,7 @@ def environment(escape_html: bool) -> Environment:
         "layers_notes": layers_notes,
         "layers_table": layers_table,
         "reasons": reasons,
+        "unlisted": unlisted,
     }
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from optkit.report.schema import Picture
+from optkit.report.evaluation_schema import Picture
 
 MAX_PICTURES = 24  # of one step
 MAX_BYTES = 600_000  # of one picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from optkit.core.store import write_atomically
-from optkit.report import curves, plots, text
+from optkit.report import curves, plots
 from optkit.report.csv_file import to_csv
 from optkit.report.deltas import comparison_confidence, deltas_table, percentiles_table
 from optkit.report.device_times import device_times_table
@@ -13,6 +13,7 @@ from optkit.report.distributions import constants, distribution_plots, trace_gap
 from optkit.report.estimates import estimates_notes, estimates_table
 from optkit.report.flips import changed
 from optkit.report.gate import gate_table
+from optkit.report.headline import headline_row, sentences
 from optkit.report.ladder import ladder_plots
 from optkit.report.layers import roofline_plots
 from optkit.report.lineage import lineage
@@ -48,21 +49,7 @@ def to_json(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """Headline, gate, deltas and warnings; the rest folded."""
-    return (
-        environment(escape_html=False)
-        .get_template("report.md")
-        .render(
-            report=report,
-            headline=" ".join(text.sentences(report)),
-            gate_tables=[gate_table(gate) for gate in report.gates],
-            deltas=deltas_table(report),
-            confidence=comparison_confidence(report),
-            percentiles=percentiles_table(report),
-            device_times=device_times_table(report.rows),
-            estimates=estimates_table(report.estimates),
-            estimates_notes=estimates_notes(report.estimates),
-        )
-    )
+    return environment(escape_html=False).get_template("report.md").render(_shared(report))
 
 
 def to_html(report: Report) -> str:
@@ -76,20 +63,12 @@ def to_html(report: Report) -> str:
     ladders = ladder_plots(report)
     drawn = [plot for section in sections.values() for plot in section]
     values = {
-        "report": report,
-        "headline": text.sentences(report),
-        "best": text.headline_row(report),
-        "gate_tables": [gate_table(gate) for gate in report.gates],
-        "deltas": deltas_table(report),
-        "confidence": comparison_confidence(report),
-        "percentiles": percentiles_table(report),
-        "device_times": device_times_table(report.rows),
+        **_shared(report),
+        "best": headline_row(report),
         "trace_gaps": trace_gaps(report.benches),
         "constants": constants(report.benches),
         "flips": changed(report.benches),
         "layers": [found for bench in report.benches for found in bench.layers],
-        "estimates": estimates_table(report.estimates),
-        "estimates_notes": estimates_notes(report.estimates),
         "album": Album(Path(report.folder)),
         "scaled": [step for step in report.steps if step.manifest.stage == "scale"],
         "lineage": lineage(report.steps),
@@ -98,3 +77,18 @@ def to_html(report: Report) -> str:
         **sections,
     }
     return page("report.html", report.name, [*drawn, *ladders.values()], values)
+
+
+def _shared(report: Report) -> dict[str, object]:
+    """What the page and Markdown show alike."""
+    return {
+        "report": report,
+        "headline": sentences(report),
+        "gate_tables": [gate_table(gate) for gate in report.gates],
+        "deltas": deltas_table(report),
+        "confidence": comparison_confidence(report),
+        "percentiles": percentiles_table(report),
+        "device_times": device_times_table(report.rows),
+        "estimates": estimates_table(report.estimates),
+        "estimates_notes": estimates_notes(report.estimates),
+    }

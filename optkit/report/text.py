@@ -1,19 +1,12 @@
-"""Numbers and comparisons as people read them: in the headline, the tables and the plots."""
+"""Numbers and comparisons of two models as people read them: in the headline, the tables and the plots."""
 
 from __future__ import annotations
 
 from optkit.report.base import Interval, Number
-from optkit.report.gate_schema import PASS, Gate
-from optkit.report.schema import Delta, Report, Row
+from optkit.report.schema import Delta
 
 NAME_ENDS = (20, 36)  # characters kept of a long node name, from its start and its end
 CANNOT_TELL = "faster or slower: cannot tell"
-BUDGET_WORDS = {
-    "pass": "within budget",
-    "fail": "over budget",
-    "cannot tell": "cannot tell whether it is within budget",
-}
-WORST_FIRST = ("fail", "cannot tell", PASS)
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -176,128 +169,15 @@ def size_change(delta: Delta) -> str:
 
 def runtimes(delta: Delta) -> str:
     """Where both were timed, and why there is no verdict: `onnxruntime against pytorch, not timed side by side`."""
-    return ", ".join(filter(None, (_where(delta), _no_verdict(delta))))
+    return ", ".join(filter(None, (where(delta), no_verdict(delta))))
 
 
-def _where(delta: Delta) -> str:
+def where(delta: Delta) -> str:
+    """`in onnxruntime`, `onnxruntime against pytorch`."""
     same = delta.runtime == delta.reference_runtime
     return f"in {delta.runtime}" if same else f"{delta.runtime} against {delta.reference_runtime}"
 
 
-def _no_verdict(delta: Delta) -> str:
+def no_verdict(delta: Delta) -> str:
     """Why nothing is called faster, where two latencies are compared."""
     return delta.no_verdict if delta.speedup and not delta.not_comparable else ""
-
-
-def gate_of(report: Report, row: Row) -> Gate | None:
-    """Of the gates that judged this row, the first one with the worst verdict."""
-    judges = [gate for gate in report.gates if gate.judges(row.name, row.key, row.runtime, row.batch)]
-    return min(judges, key=lambda gate: WORST_FIRST.index(gate.verdict), default=None)
-
-
-def headline_row(report: Report) -> Row | None:
-    """The fastest timed model that shows no loss of accuracy against what it was made from.
-
-    One that passed a gate comes first, then one that a gate judged at all. Without such a one, the fastest; among
-    the rows of the smallest batch, the baseline excluded.
-    """
-    timed = [row for row in report.rows if row.computes and row.p50 is not None and row.top1 is not None]
-    timed = [row for row in timed if row.batch == min(other.batch or 0 for other in timed)]
-    others = [row for row in timed if row.name != report.baseline]
-
-    def order(row: Row) -> tuple[bool, bool, bool, float]:
-        gate, delta = gate_of(report, row), row.against_source or row.against_baseline
-        lost = bool(delta and delta.top1_interval and delta.top1_interval[1] < 0)
-        return not (gate and gate.verdict == PASS), gate is None, lost, row.p50 or 0.0
-
-    return min(others or timed, key=order, default=None)
-
-
-def headline(report: Report) -> list[str]:
-    """The result in one or two sentences, and that it is partial where a bench was interrupted."""
-    partial = [bench.step for bench in report.benches if bench.interrupted]
-    return [*sentences(report), *(f"Partial: {step} was interrupted." for step in partial)]
-
-
-def sentences(report: Report) -> list[str]:
-    """The result, made of measured numbers."""
-    row = headline_row(report)
-    if row is None:
-        return _accuracy_headline(report)
-    name = label(row.name, row.precision, row.format)
-    # What the bench has a verdict on comes first, then what the model was made from.
-    deltas = [delta for delta in (row.against_source, row.against_baseline) if delta]
-    deltas.sort(key=lambda delta: delta.verdict is None)
-    gate = gate_of(report, row)
-    if not deltas:
-        top1, p50 = percent(row.top1 or 0), figure(row.p50 or 0)
-        end = f": {_budget(gate)}" if gate else ""
-        return [f"{name}: {top1} top-1 and {p50} ms at batch {row.batch} in {row.runtime}{end}."]
-    # A gate judges against its own reference: what it says belongs to the sentence about that one.
-    judged = next((delta for delta in deltas if gate and gate.baseline == delta.reference), deltas[0])
-    found = [
-        f"{name}: {_changes(deltas[0], _speed_against(deltas[0]), gate if judged is deltas[0] else None)}."
-    ]
-    if len(deltas) == 2 and deltas[1].reference != deltas[0].reference:
-        speed = f"{speed_change(deltas[1])} ({runtimes(deltas[1])})" if deltas[1].speedup else ""
-        changes = _changes(deltas[1], speed, gate if judged is deltas[1] else None)
-        role = "the baseline" if deltas[1] is row.against_baseline else "its source"
-        found += [f"Against {role} {_reference(deltas[1])}: {changes}."] if changes else []
-    return found
-
-
-def _speed_against(delta: Delta) -> str:
-    """`2.1× faster than onnx (FP32 ONNX) in onnxruntime`."""
-    speed, reference = speed_change(delta), _reference(delta)
-    if not speed:
-        return f"against {reference}"
-    if delta.verdict == "cannot tell" or delta.not_comparable:
-        return f"{speed} against {reference}, {runtimes(delta)}"
-    compared = f"{speed} {'than' if delta.verdict else 'of'} {reference}"
-    if delta.runtime != delta.reference_runtime:
-        return f"{compared} ({runtimes(delta)})"
-    why = _no_verdict(delta)
-    return f"{compared} {_where(delta)}" + (f" ({why})" if why else "")
-
-
-def gate_sentence(gate: Gate) -> str:
-    """`int8 in onnxruntime, batch 1, against fp32; intervals of 95 %`."""
-    where = gate.candidate + (f" in {gate.runtime}" if gate.runtime else "")
-    parts = [where] + ([f"batch {gate.batch}"] if gate.batch else [])
-    if gate.baseline:
-        other = gate.baseline_runtime not in (None, gate.runtime)
-        parts.append(f"against {gate.baseline}" + (f" in {gate.baseline_runtime}" if other else ""))
-    confidence = f"; intervals of {100 * gate.confidence:g} %" if gate.confidence else ""
-    return f"{', '.join(parts)}{confidence}"
-
-
-def _budget(gate: Gate) -> str:
-    """`over budget (latency)`: with what decided against it."""
-    decisive = [found.words for found in gate.criteria if found.verdict == gate.verdict != PASS]
-    return BUDGET_WORDS[gate.verdict] + (f" ({', '.join(decisive)})" if decisive else "")
-
-
-def _accuracy_headline(report: Report) -> list[str]:
-    """The best accuracy, where no latency was measured beside one."""
-    known = [row for row in report.rows if row.computes and row.top1 is not None]
-    if not known and report.gates:
-        return [f"Gate: {gate.verdict}: {gate_sentence(gate)}." for gate in report.gates]
-    if not known:
-        return ["Nothing was benched with both a latency and an accuracy."]
-    best = max(known, key=lambda row: row.top1 or 0)
-    bounds = f" (95 %: {interval(best.top1_interval)})" if best.top1_interval else ""
-    images = f" on {best.n:,} images".replace(",", "\u202f") if best.n else ""
-    return [
-        f"{label(best.name, best.precision, best.format)}: {percent(best.top1 or 0)} top-1{bounds}{images}."
-    ]
-
-
-def _reference(delta: Delta) -> str:
-    return label(delta.reference, delta.reference_precision, delta.reference_format)
-
-
-def _changes(delta: Delta, speed: str, gate: Gate | None) -> str:
-    """What changed; at the end what the gate says, or else what the interval of the accuracy allows to say."""
-    accuracy = accuracy_points(delta) if gate else accuracy_change(delta)
-    changes = ", ".join(change for change in (speed, size_change(delta), accuracy) if change)
-    return f"{changes}: {_budget(gate)}" if gate else changes

@@ -5,7 +5,8 @@ A runtime module has
 * `FORMATS`: the artifact formats it executes,
 * `VARIANTS`: its ways to execute them, each with one line about it; the first is the default. Empty: one way,
 * `unavailable(variant="") -> str | None`: why it cannot run on this machine (with the remedy), None when it can,
-* `open_session(artifact, options) -> Session`.
+* `open_session(artifact, options) -> Session`,
+* `IMPORTS`: the packages that opening a session imports, which takes most of the time of opening a small model.
 
 People name a runtime `openvino`, or with a variant `openvino:throughput`. Nothing heavy is imported before a
 session is opened.
@@ -13,6 +14,7 @@ session is opened.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -90,6 +92,7 @@ class Runtime(Protocol):
 
     FORMATS: tuple[Format, ...]
     VARIANTS: dict[str, str]
+    IMPORTS: tuple[str, ...]
 
     def unavailable(self, variant: str = "") -> str | None: ...
 
@@ -104,37 +107,43 @@ def split_runtime(name: str) -> tuple[str, str]:
 
 def check_runtime(name: str) -> None:
     """UsageError unless `name` is a runtime, or one with a variant that it has."""
-    _find(name)
+    find_runtime(name)
 
 
 def runtimes_for(format: Format, wanted: Sequence[str]) -> list[str]:
     """Those of `wanted` that execute a format; its default one where none does."""
-    found = [name for name in wanted if format in _find(name)[0].FORMATS]
+    found = [name for name in wanted if format in find_runtime(name)[0].FORMATS]
     return found or [DEFAULTS[format]]
 
 
 def computes(name: str) -> bool:
     """Whether its answers and times are the model's."""
-    return bool(getattr(_find(name)[0], "COMPUTES", True))
+    return bool(getattr(find_runtime(name)[0], "COMPUTES", True))
 
 
 def runtime_names() -> list[str]:
     """Every runtime, with every variant that it has."""
     found: list[str] = []
     for module in discover.names(PACKAGE):
-        variants = _find(module)[0].VARIANTS
+        variants = find_runtime(module)[0].VARIANTS
         found += [f"{module}:{variant}" for variant in variants] or [module]
     return found
 
 
 def why_unavailable(name: str) -> str | None:
     """Why a runtime, named with or without a variant, cannot run here; None when it can."""
-    runtime, variant = _find(name)
+    runtime, variant = find_runtime(name)
     return runtime.unavailable(variant)
 
 
-def _find(name: str) -> tuple[Runtime, str]:
-    """The runtime module and the variant that `name` says."""
+def import_packages(name: str) -> None:
+    """Import what a session of that runtime will need; what is not installed is told when one is opened."""
+    for package in filter(discover.installed, find_runtime(name)[0].IMPORTS):
+        importlib.import_module(package)
+
+
+def find_runtime(name: str) -> tuple[Runtime, str]:
+    """The runtime module and the variant that `name` says; UsageError where there is none of that name."""
     module, variant = split_runtime(name)
     runtime: Runtime = discover.load(PACKAGE, module, "runtime")
     if ":" not in name or variant in runtime.VARIANTS:
@@ -155,7 +164,7 @@ def open_artifact(artifact: Artifact, name: str | None, options: SessionOptions)
 def check_opens(artifact: Artifact, name: str, needs_answers: bool) -> tuple[Runtime, str]:
     """The runtime module and the variant called `name`, which can execute this model here, as far as can be told
     without opening it; raises as `open_artifact` does."""
-    runtime, variant = _find(name)
+    runtime, variant = find_runtime(name)
     if artifact.format not in runtime.FORMATS:
         raise UsageError(
             f"The runtime {name!r} does not execute {artifact.format.value} models.",

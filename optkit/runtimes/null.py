@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FORMATS = (Format.TORCH, Format.ONNX, Format.ENGINE)
 VARIANTS: dict[str, str] = {}
+IMPORTS = ("numpy",)
 COMPUTES = False  # the answers are not the model's: bench measures no accuracy and compares no times
 
 

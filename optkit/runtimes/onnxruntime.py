@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optkit.runtimes.base import Run
 
 FORMATS = (Format.ONNX,)
+IMPORTS = ("onnxruntime",)
 VARIANTS = {
     "auto": "CUDA where the package offers it and there is a GPU, else the CPU",
     "cpu": "ONNX Runtime's own kernels",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optkit.runtimes.base import Run
 
 FORMATS = (Format.ONNX,)
+IMPORTS = ("openvino",)
 VARIANTS = {
     "latency": "all threads work on one request",
     "throughput": "the threads are divided among several requests at once; a single one takes longer",

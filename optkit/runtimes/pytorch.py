@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from optkit.runtimes.base import Run
 
 FORMATS = (Format.TORCH,)
+IMPORTS = ("torch", "timm")
 VARIANTS = {
     "channels_last": "eager, with the channels of a pixel side by side in memory",
     "eager": "eager, with one plane of pixels per channel (NCHW)",

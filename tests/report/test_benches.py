@@ -13,9 +13,9 @@ from optkit.core.types import Format, Measurement
 from optkit.report.benches import MAX_ROUNDS, ecdf
 from optkit.report.collect import collect
 from optkit.report.csv_file import to_csv
+from optkit.report.headline import headline
 from optkit.report.render import to_html, to_json, to_markdown
 from optkit.report.schema import Report
-from optkit.report.text import headline
 
 from .bench_folder import CALLS, MODELS, ROUNDS, full_bench
 from .run_folder import RunFolder, bench_row, latency

@@ -75,23 +75,15 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gate(run)
     estimates(run, keys["int8"])
     model = run.add("model", "finetune", Format.TORCH, size=9, history=history(6, 0.97))
-    int8 = {"quantization": ladder()}
-    run.add(
-        "climbed",
-        "quantize",
-        Format.ONNX,
-        size=9,
-        precision=Precision.INT8,
-        inputs={"model": [model]},
-        details=int8,
-    )
+    source, int8 = {"model": [model]}, {"quantization": ladder()}
+    run.add("climbed", "quantize", Format.ONNX, size=9, precision=Precision.INT8, inputs=source, details=int8)
     metrics, details = evaluation(CLASSES, images=50, mistakes=2)
     pictures = {f"mistakes/{index:02d}.jpg": photo(hue=90 * index) for index in range(2)}
     run.add(
         "evaluate",
         "evaluate",
         Format.RESULT,
-        inputs={"model": [model]},
+        inputs=source,
         metrics=metrics,
         details=details,
         files=pictures,

@@ -13,8 +13,8 @@ from optkit.report import text
 from optkit.report.collect import collect
 from optkit.report.compare import paired_interval, pareto_front, unpaired_interval
 from optkit.report.deltas import accuracy_cells, latency_cell
+from optkit.report.headline import headline, headline_row
 from optkit.report.plots import pareto_plots
-from optkit.report.text import headline_row
 
 from .run_folder import RunFolder, answers, bench_row, latency
 
@@ -152,7 +152,7 @@ def test_bench_steps_of_other_conditions_are_told_apart(run: RunFolder, part: st
     assert cells[0].text == ("not comparable" if expected else "3.42× the speed")
     assert (cells[1].note == "other images") == (part == "data")
     only = f"other (FP32 ONNX): {expected or '3.42× the speed'}"
-    assert text.headline(report)[0].startswith(only)
+    assert headline(report)[0].startswith(only)
     assert found.on_front
     assert next(row for row in report.rows if row.name == "int8").on_front  # slower and worse, but elsewhere
 

@@ -37,7 +37,7 @@ def test_every_model_is_compared_as_the_bench_says(empty_run: RunFolder) -> None
     assert int8["Flips"].note == "of 360 images\np = 1"
     assert int8["ECE"].note == "1.4 – 3.3 %"
     assert int8["Peak memory"].text == "214 MB"
-    assert int8["Offline"].text == "1\u202f250/s"
+    assert int8["Offline"].text == "1\u202f250 img/s"
     assert int8["Server"].note == "p99 ≤ 15.0 ms"
     assert found["int8-ov"]["Latency"].text == "cannot tell"
     assert "against onnxruntime" in found["int8-ov"]["Latency"].note

@@ -9,8 +9,8 @@ import pytest
 
 from optkit.core.errors import InputError
 from optkit.core.types import Format
-from optkit.report import text
 from optkit.report.collect import collect
+from optkit.report.headline import headline
 from optkit.report.render import to_html
 
 from .run_folder import CLASSES, RunFolder, bench_row, evaluation, latency
@@ -78,9 +78,7 @@ def test_the_evaluation_of_a_model_nobody_benched_is_in_its_row(empty_run: RunFo
     (row,) = report.rows
     assert (row.top1, row.n, row.top1_step) == (METRICS["top1"], 200, "evaluate")
     assert not report.benched
-    assert text.headline(report) == [
-        "model (FP32 PyTorch): 99.5 % top-1 (95 %: 98.3 – 100.0 %) on 200 images."
-    ]
+    assert headline(report) == ["model (FP32 PyTorch): 99.5 % top-1 (95 %: 98.3 – 100.0 %) on 200 images."]
 
 
 def test_an_evaluation_on_other_data_stays_out_of_the_table(empty_run: RunFolder) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from optkit.core.errors import InputError
-from optkit.report import text
 from optkit.report.collect import collect
-from optkit.report.gate import gate_table
+from optkit.report.gate import gate_sentence, gate_table
+from optkit.report.headline import headline, headline_row
 from optkit.report.render import to_html, to_markdown
 
 from .bench_folder import full_bench, gate
@@ -26,7 +26,7 @@ from .test_render import Page
 def test_the_headline_ends_with_the_verdict(empty_run: RunFolder, verdict: str, words: str) -> None:
     full_bench(empty_run)
     gate(empty_run, verdict)
-    (sentence,) = text.headline(collect(empty_run.path))
+    (sentence,) = headline(collect(empty_run.path))
     assert sentence == (
         "int8 (INT8 ONNX): 3.1× faster than fp32 (FP32 ONNX) in onnxruntime, 73 % smaller, "
         f"accuracy −0.3 ± 1.8 points: {words}."
@@ -36,7 +36,7 @@ def test_the_headline_ends_with_the_verdict(empty_run: RunFolder, verdict: str, 
 def test_the_headline_is_about_the_model_that_was_judged(empty_run: RunFolder) -> None:
     full_bench(empty_run)
     gate(empty_run, "pass", candidate="pruned", key=f"{'pruned':0<16}")
-    (sentence,) = text.headline(collect(empty_run.path))
+    (sentence,) = headline(collect(empty_run.path))
     assert sentence.startswith("pruned (FP32 ONNX): 1.5× faster")
     assert sentence.endswith("within budget.")
 
@@ -46,11 +46,11 @@ def test_of_several_gates_the_worst_verdict_counts(empty_run: RunFolder) -> None
     gate(empty_run, "pass")
     for verdict, words in (("cannot tell", "cannot tell whether"), ("fail", "over budget")):
         gate(empty_run, verdict, step=f"gate-{verdict[0]}")
-        (sentence,) = text.headline(collect(empty_run.path))
+        (sentence,) = headline(collect(empty_run.path))
         assert words in sentence
     gate(empty_run, "pass", step="of-pruned", candidate="pruned", key=f"{'pruned':0<16}")
     report = collect(empty_run.path)
-    best = text.headline_row(report)
+    best = headline_row(report)
     assert best is not None
     assert best.name == "pruned"  # int8 passed one of its gates, not all
 
@@ -58,14 +58,14 @@ def test_of_several_gates_the_worst_verdict_counts(empty_run: RunFolder) -> None
 def test_a_gate_on_another_model_of_that_name_says_nothing(empty_run: RunFolder) -> None:
     full_bench(empty_run)
     gate(empty_run, "fail", key="another")
-    (sentence,) = text.headline(collect(empty_run.path))
+    (sentence,) = headline(collect(empty_run.path))
     assert "budget" not in sentence
 
 
 def test_a_gate_on_another_batch_says_nothing_of_this_row(empty_run: RunFolder) -> None:
     full_bench(empty_run)
     gate(empty_run, "fail", batch=8)
-    (sentence,) = text.headline(collect(empty_run.path))
+    (sentence,) = headline(collect(empty_run.path))
     assert "budget" not in sentence
 
 
@@ -73,7 +73,7 @@ def test_every_criterion_has_a_row(empty_run: RunFolder) -> None:
     full_bench(empty_run)
     gate(empty_run)
     (found,) = collect(empty_run.path).gates
-    assert text.gate_sentence(found) == "int8 in onnxruntime, batch 1, against fp32; intervals of 95 %"
+    assert gate_sentence(found) == "int8 in onnxruntime, batch 1, against fp32; intervals of 95 %"
     rows = [[cell.text for cell in row[:-1]] for row in gate_table(found).rows]
     assert rows == [
         [
@@ -113,7 +113,7 @@ def test_a_gate_of_another_version_is_an_input_error(empty_run: RunFolder) -> No
 
 def test_a_gate_alone_is_the_headline(empty_run: RunFolder) -> None:
     gate(empty_run, "fail")
-    (sentence,) = text.headline(collect(empty_run.path))
+    (sentence,) = headline(collect(empty_run.path))
     assert sentence == "Gate: fail: int8 in onnxruntime, batch 1, against fp32; intervals of 95 %."
 
 

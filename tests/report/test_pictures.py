@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from optkit.report import pictures
+from optkit.report.evaluation_schema import Picture
 from optkit.report.pictures import MAX_BYTES, MAX_PICTURES, Album
-from optkit.report.schema import Picture
 
 from .run_folder import photo
 

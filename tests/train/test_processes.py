@@ -108,16 +108,13 @@ def run_recipe(folder: Path, devices: int) -> tuple[dict[str, torch.Tensor], dic
     script = folder / "start.py"  # a file: the other processes of a training start it again
     script.write_text("from optkit.cli import main\n\nif __name__ == '__main__':\n    main()\n")
     command = [sys.executable, "start.py", "run", "r.yaml"]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    text, _ = process.communicate(timeout=300)
-    run = folder / "runs" / "r"
+    log = folder / "log"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with log.open("w") as said:
+        subprocess.run(
+            command, cwd=folder, stdout=said, stderr=said, env=environment, timeout=300, check=False
+        )
+    run, text = folder / "runs" / "r", log.read_text()
     assert (run / "report.html").is_file(), text
     assert text.count("score: evaluate") == 1, "one process speaks"
     return load_file(run / "ft" / "model.safetensors"), manifest(run / "score")["metrics"]

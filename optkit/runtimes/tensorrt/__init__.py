@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 FORMATS = (Format.ENGINE,)
+IMPORTS = ("torch",)
 VARIANTS: dict[str, str] = {}  # the engine file says which flavour executes it
 
 

@@ -1,4 +1,4 @@
-"""A model in a runtime, and what was measured of it."""
+"""A model in a runtime, and what was measured of it and beside it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.core.errors import MissingError, OptkitError
 from optkit.core.types import Artifact, Measurement
-from optkit.stages.bench.process import CrashedError, Process
+from optkit.stages.bench.process import CrashedError, Process, process_for
 
 if TYPE_CHECKING:
     from optkit.measure.accuracy import Accuracy
+    from optkit.measure.counts import Cost
+
+
+INTERRUPTED = "interrupted before it was measured"
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Candidate:
 
     `computes` is False where the answers are not the model's, so that no accuracy is measured. `prepared` are the
     batch sizes that it takes; `offline` are the images per second of every round; `data_classes` says which
-    class of the data each of the model's is.
+    class of the data each of the model's is; `cost` is what its process counted.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Candidate:
     offline: dict[int, list[float]] = field(default_factory=dict)
     server: dict[str, Any] | None = None
     layers: list[dict[str, Any]] = field(default_factory=list)
+    cost: Cost | None = None
     not_measured: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -121,7 +126,7 @@ class Candidate:
     def start(self) -> None:
         """A fresh process."""
         self.stop()
-        self.process = Process()
+        self.process = process_for(self.runtime)
 
     def stop(self, now: bool = False) -> None:
         """End the process, if there is one."""
@@ -143,6 +148,17 @@ class Candidate:
         if self.process is None:
             raise ValueError("the process is not running")
         return self.process
+
+
+@dataclass
+class Findings:
+    """What is not a candidate's own: `began` is when the first model ran, `interrupted` that Ctrl-C came before all
+    was measured."""
+
+    flips: list[dict[str, Any]] = field(default_factory=list)
+    roofline: dict[str, Any] | None = None
+    began: str = ""
+    interrupted: bool = False
 
 
 def reason(error: OptkitError) -> str:

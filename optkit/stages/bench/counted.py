@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from optkit.core.errors import OptkitError
 from optkit.core.types import Artifact, Format
-from optkit.stages.bench.candidate import reason
+from optkit.stages.bench.candidate import Candidate, reason
 
 if TYPE_CHECKING:
     from optkit.measure.counts import Cost
@@ -14,13 +15,28 @@ if TYPE_CHECKING:
 COUNTS = ("macs", "params", "activations")
 
 
-def counted(artifact: Artifact, gaps: dict[str, str]) -> dict[str, Any]:
+def count_modules(candidates: list[Candidate]) -> None:
+    """Torch modules are counted by a process that has torch already: importing it here would take seconds."""
+    found: dict[str, Cost] = {}
+    for one in candidates:
+        if one.artifact.format == Format.TORCH and None in _known(one.artifact).values():
+            with suppress(OptkitError):  # then it is tried here, and told
+                if one.artifact.key not in found:
+                    found[one.artifact.key] = one.call("cost")
+                one.cost = found[one.artifact.key]
+
+
+def _known(artifact: Artifact) -> dict[str, Any]:
+    return {name: artifact.manifest.metrics.get(name) for name in COUNTS}
+
+
+def counted(candidate: Candidate, gaps: dict[str, str]) -> dict[str, Any]:
     """MACs, parameters and activations: from the manifest where the step that made it counted, else counted now."""
-    known = {name: artifact.manifest.metrics.get(name) for name in COUNTS}
+    known = _known(candidate.artifact)
     if None not in known.values():
         return known
     try:
-        cost = cost_of(artifact)
+        cost = candidate.cost or cost_of(candidate.artifact)
     except OptkitError as error:
         gaps |= dict.fromkeys(known, reason(error))
         return known

@@ -30,14 +30,15 @@ class Process:
     What the command raised (OptkitError) is raised here; CrashedError when the process died.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: str = "") -> None:
+        """`runtime`: the one that it will execute, whose packages it imports at once."""
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process lives
         with theirs:
             # In a session of its own: Ctrl-C is for the process that measures. -P: no module of that name in the
             # current folder is taken for one of the installed packages.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", WORKER, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", WORKER, str(theirs.fileno()), *filter(None, [runtime])],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -98,3 +99,23 @@ class Process:
             why=f"It {how}{last}.",
             hint="The other models were measured. Try another runtime, or fewer --threads.",
         )
+
+
+_ready: dict[str, Process] = {}
+
+
+def start_early(runtime: str) -> None:
+    """Start a process for `runtime`, which imports what it needs while its model is still being looked at."""
+    end_early()  # one of a command that was refused, perhaps in another folder
+    _ready[runtime] = Process(runtime)
+
+
+def process_for(runtime: str) -> Process:
+    """The process that was started early for `runtime`, or a new one."""
+    return _ready.pop(runtime, None) or Process(runtime)
+
+
+def end_early() -> None:
+    """End what was started early, and is not needed."""
+    while _ready:
+        _ready.popitem()[1].close(now=True)

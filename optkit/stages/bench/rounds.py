@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
-
-import numpy as np
 
 from optkit.core.errors import OptkitError
 from optkit.core.progress import Reporter, Task
@@ -16,7 +15,7 @@ from optkit.measure.telemetry import EnergyMeter
 from optkit.runtimes.base import check_opens
 from optkit.stages.bench.candidate import Candidate, Timing, reason
 from optkit.stages.bench.config import Config
-from optkit.stages.bench.process import CrashedError
+from optkit.stages.bench.process import CrashedError, end_early
 
 BURST_MS = (
     100.0  # of a model's turn: calls that follow each other are alike, so a longer one tells little more
@@ -30,18 +29,21 @@ MAX_SAMPLES = (
 REOPENING = 0.05  # share of the timed seconds that opening models again may take
 
 
-def open_all(candidates: Sequence[Candidate], threads: int) -> float:
-    """A fresh process for each, opened side by side; what fails is kept in `error`. Returns seconds."""
-    watch = Stopwatch()
+def start_all(candidates: Sequence[Candidate], threads: int) -> None:
+    """A fresh process for each, which begins to open its model; `wait_all` waits for them."""
     for one in candidates:
         _attempt(one, check_opens, one.artifact, one.runtime, False)
         if one.error is None:
             one.start()
             _attempt(one, one.post, "open", one.artifact, one.runtime, threads)
+    end_early()
+
+
+def wait_all(candidates: Sequence[Candidate]) -> None:
+    """Until every started process has opened its model; what fails is kept in `error`."""
     for one in candidates:
         if one.process:
             one.facts = _attempt(one, one.wait) or one.facts
-    return watch.seconds()
 
 
 def _attempt(candidate: Candidate, act: Callable[..., Any], *arguments: object) -> Any:
@@ -60,7 +62,7 @@ class Rounds:
     def __init__(self, config: Config, reporter: Reporter) -> None:
         self._config, self._reporter = config, reporter
         self._energy = EnergyMeter()
-        self._order = np.random.default_rng(config.seed)
+        self._order = random.Random(config.seed)
         self._next_round = 0
 
     def measure(self, candidates: list[Candidate], opening_s: float) -> None:
@@ -77,7 +79,9 @@ class Rounds:
         with self._reporter.track("Timing", round(1000 * timed_s)) as task:
             for number in range(processes):
                 if number:
-                    open_all(_alive(candidates), config.threads)
+                    again = _alive(candidates)
+                    start_all(again, config.threads)
+                    wait_all(again)
                     self._prepare(_alive(candidates), batches)
                 for batch in batches:
                     self._time(_alive(candidates), batch, config.seconds / processes, processes, task)
@@ -112,15 +116,18 @@ class Rounds:
         rounds = max(math.ceil(MIN_ROUNDS / processes), round(1000 * seconds / turn_ms))
         most = math.ceil(MAX_SAMPLES / (rounds * processes))
         for _ in range(rounds):
-            for index in self._order.permutation(len(ready)):
-                if ready[index].process:
-                    self._turn(ready[index], batch, turn_ms, most)
-                    task.advance(round(turn_ms), note=ready[index].name)
+            for one in self._shuffled(ready):
+                if one.process:
+                    self._turn(one, batch, turn_ms, most)
+                    task.advance(round(turn_ms), note=one.name)
             self._next_round += 1
         for one in ready:
             if one.process:
                 with suppress(CrashedError):
                     one.timings[batch].memory = one.call("memory")
+
+    def _shuffled(self, candidates: list[Candidate]) -> list[Candidate]:
+        return self._order.sample(candidates, len(candidates))
 
     def _is_warm(self, candidate: Candidate, batch: int, budget_ms: float) -> bool:
         """Runs it until it is steady; False when its process died."""
@@ -161,8 +168,7 @@ class Rounds:
         turn_s = max(OFFLINE_S, OFFLINE_CALLS * slowest_ms / 1000)
         rounds = max(MIN_ROUNDS, round(self._config.seconds / turn_s))
         for _ in range(rounds):
-            for index in self._order.permutation(len(ready)):
-                one = ready[index]
+            for one in self._shuffled(ready):
                 if one.process:
                     with suppress(CrashedError):
                         found = one.call("offline", batch, turn_s, streams(one))

@@ -24,7 +24,7 @@ def rows(
 ) -> list[dict[str, Any]]:
     """One candidate, a row for each batch size. What is null has its reason under `not_measured`."""
     gaps: dict[str, str] = {}
-    same = {**_quality(candidate, baseline, gaps), **counted(candidate.artifact, gaps)}
+    same = {**_quality(candidate, baseline, gaps), **counted(candidate, gaps)}
     return [_row(candidate, batch, same, dict(gaps)) for batch in batch_sizes]
 
 

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from optkit.measure.statistics import paired_gain, percentiles
-from optkit.stages.bench.candidate import Candidate, reason
+from optkit.stages.bench.candidate import INTERRUPTED, Candidate, reason
 from optkit.stages.bench.device_times import part_rows
 from optkit.stages.bench.rounds import streams
 
 SPEED = ("latency_ms", "throughput", "offline", "server", "memory", "energy")
-INTERRUPTED = "interrupted before it was measured"
 MIN_TURNS = 3  # from which an interval says something
 
 

@@ -6,48 +6,37 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from optkit.core.errors import MissingError
 from optkit.core.names import short_names
 from optkit.core.progress import Reporter
-from optkit.core.types import Artifact, Context, Format, Output
+from optkit.core.types import Artifact, Context, Output
 from optkit.measure.latency import Stopwatch
 from optkit.measure.telemetry import Telemetry, warnings
 from optkit.runtimes.base import computes, runtimes_for
-from optkit.stages.bench.candidate import Candidate, reason
-from optkit.stages.bench.comparisons import comparisons
+from optkit.stages.bench.candidate import INTERRUPTED, Candidate, Findings, reason
 from optkit.stages.bench.config import Config
+from optkit.stages.bench.counted import count_modules
 from optkit.stages.bench.device_times import measure_parts
 from optkit.stages.bench.process import CrashedError
 from optkit.stages.bench.roofline import measure_layers
-from optkit.stages.bench.rounds import Rounds, open_all
-from optkit.stages.bench.rows import measurements, rows
-from optkit.stages.bench.server import measure_server
-from optkit.stages.bench.speed import INTERRUPTED
-
-
-@dataclass
-class Findings:
-    """What is not a candidate's own: `began` is when the first model ran, `interrupted` that Ctrl-C came before all
-    was measured."""
-
-    flips: list[dict[str, Any]] = field(default_factory=list)
-    roofline: dict[str, Any] | None = None
-    began: str = ""
-    interrupted: bool = False
+from optkit.stages.bench.rounds import Rounds, start_all, wait_all
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
     """Open every model, time them in turns, measure accuracy one after the other, and make the rows."""
     models, reporter = inputs["models"], context.reporter
     candidates, found, watch = _candidates(models, config.runtimes), Findings(), Stopwatch()
-    with Telemetry() as telemetry, _interruptible(candidates, found, reporter):
-        opened, opening_s = _open(candidates, config.threads, reporter)
-        found.began = datetime.now(UTC).isoformat()
-        _measure(opened, opening_s, models, config, context, found)
+    with _interruptible(candidates, found, reporter):
+        start_all(candidates, config.threads)
+        # Numpy is imported here while the processes open their models.
+        from optkit.stages.bench.result import result
+
+        with Telemetry() as telemetry:
+            opened = _opened(candidates, reporter)
+            opening_s, found.began = watch.seconds(), datetime.now(UTC).isoformat()
+            _measure(opened, opening_s, models, config, context, found)
     with _undisturbed():
         _explain_gaps(candidates, config)
         _tell_of_crashes(candidates, reporter)
@@ -55,39 +44,7 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         for text in warnings(trace):
             reporter.warn(text)
         given = {short: name for name, short in short_names(list(models)).items()}
-        return _output(candidates, config, found, {"models": given, "trace": trace}, watch)
-
-
-def _output(
-    candidates: list[Candidate], config: Config, found: Findings, more: dict[str, Any], watch: Stopwatch
-) -> Output:
-    baseline = next((one for one in candidates if one.accuracy), None)
-    in_runs_s = sum(timing.spent_ms for one in candidates for timing in one.timings.values()) / 1000
-    of_all = [comparisons(candidates, batch, config.confidence) for batch in config.batch_sizes]
-    failed = [
-        {"name": one.name, "runtime": one.runtime, "why": reason(one.error)}
-        for one in candidates
-        if one.failed and one.error
-    ]
-    return Output(
-        format=Format.RESULT,
-        measurements=tuple(part for one in candidates for part in measurements(one, config.batch_sizes)),
-        details={
-            "rows": [row for one in candidates for row in rows(one, config.batch_sizes, baseline)],
-            "comparisons": [row for of_batch in of_all for row in of_batch],
-            "flips": found.flips,
-            "layers": [layers for one in candidates for layers in one.layers],
-            "roofline": found.roofline,
-            "failed": failed,
-            "interrupted": found.interrupted,
-            "time": {
-                "began": found.began,
-                "latency_runs_s": round(in_runs_s, 3),
-                "total_s": round(watch.seconds(), 3),
-            },
-            **more,
-        },
-    )
+        return result(candidates, config, found, {"models": given, "trace": trace}, watch)
 
 
 @contextmanager
@@ -125,6 +82,8 @@ def _measure(
     if "offline" in config.loads:
         rounds.measure_offline(_alive(candidates))
     if config.latency_bound_ms is not None:
+        from optkit.stages.bench.server import measure_server
+
         measure_server(_alive(candidates), config.latency_bound_ms, config.seed, context.reporter)
     measure_parts(candidates, config, context.reporter)
     if config.layers:
@@ -134,6 +93,7 @@ def _measure(
         measured = [one for one in candidates if one.accuracy]
         changes = [flips(one, measured[0], images, context.workdir) for one in measured[1:]]
         found.flips = [change for change in changes if change]
+    count_modules(_alive(candidates))
 
 
 @contextmanager
@@ -163,9 +123,9 @@ def _candidates(models: dict[str, Artifact], runtimes: tuple[str, ...]) -> list[
     ]
 
 
-def _open(candidates: list[Candidate], threads: int, reporter: Reporter) -> tuple[list[Candidate], float]:
-    """Those that can be executed here, and the seconds it took; raises when none can, warns of the others."""
-    seconds = open_all(candidates, threads)
+def _opened(candidates: list[Candidate], reporter: Reporter) -> list[Candidate]:
+    """Those that can be executed here; raises when none can, warns of the others."""
+    wait_all(candidates)
     opened = [candidate for candidate in candidates if candidate.process]
     if not opened:
         errors = [candidate.error for candidate in candidates if candidate.error]
@@ -175,7 +135,7 @@ def _open(candidates: list[Candidate], threads: int, reporter: Reporter) -> tupl
             reporter.info(f"{candidate.name} is not executed: {reason(candidate.error)}")
         elif candidate.error and not candidate.failed:
             reporter.warn(f"{candidate.name} could not be executed: {reason(candidate.error)}")
-    return opened, seconds
+    return opened
 
 
 def _explain_gaps(candidates: list[Candidate], config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The process that one model lives in while it is measured: `python -m optkit.stages.bench.worker FD`.
+"""The process that one model lives in while it is measured: `python -m optkit.stages.bench.worker FD RUNTIME`.
 
 It answers commands that come through an inherited socket, one by one, until that is closed. A crash here ends this
 process alone.
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from optkit.core.errors import OptkitError
 from optkit.core.types import Artifact
 from optkit.measure import latency
-from optkit.runtimes.base import Profiled, Session, SessionOptions, any_batch, open_artifact
+from optkit.runtimes.base import Profiled, Session, SessionOptions, any_batch, import_packages, open_artifact
 
 if TYPE_CHECKING:
     import torch
 
+    from optkit.measure.counts import Cost
     from optkit.measure.roofline import Ceilings
 
 Parts = dict[str, list[float]]
@@ -148,6 +149,12 @@ class Worker:
         pin(threads)
         return ceilings(precisions, threads, device, seconds)
 
+    def cost(self) -> Cost | None:
+        """MACs and the like of one image."""
+        from optkit.stages.bench.counted import cost_of
+
+        return cost_of(self._opened)
+
     def memory(self) -> dict[str, int | None]:
         """What this process holds and held, and held before the model was opened."""
         from optkit.measure.telemetry import gpu_memory, process_memory
@@ -208,4 +215,6 @@ def serve(connection: Connection) -> None:
 
 
 if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        import_packages(name)
     serve(Connection(int(sys.argv[1])))

@@ -9,15 +9,12 @@ import torch
 from optkit.core.errors import UsageError
 from optkit.core.types import Artifact, Context, Format, Output
 from optkit.graph import onnx_file
-from optkit.graph.onnx_file import read_onnx
 from optkit.measure.cost import module_cost
 from optkit.measure.counts import ACTIVATIONS, NEVER_COUNTED, TRAFFIC, UNIT, Cost
 from optkit.measure.formula import by_formula, explain, with_separable
 from optkit.measure.onnx_cost import onnx_cost
-from optkit.models.build import build, check_size, default_preprocess, rebuild
+from optkit.models.build import bare_spec, rebuild_at
 from optkit.stages.cost.config import Config
-
-CLASSES = 1000  # ImageNet's
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
@@ -25,19 +22,18 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
     models = list(inputs.get("model", {}).values())
     if bool(models) == (config.arch is not None):
         raise UsageError("Name one thing to count.", hint="Give a model, or an architecture with --arch.")
-    if models:
-        size = config.size or models[0].spec.preprocess.size
-        name, cost = models[0].spec.arch, _artifact_cost(models[0], size)
+    spec = models[0].spec if models else bare_spec(str(config.arch), config.num_classes)
+    size = config.size or spec.preprocess.size
+    if models and models[0].format == Format.ONNX:
+        model = onnx_file.read_onnx(models[0].file)
+        onnx_file.check_size(model, size)
+        cost = onnx_cost(model, size)
     else:
-        name = str(config.arch)
-        size = config.size or default_preprocess(name).size
-        with torch.device("meta"):
-            module = build(name, config.num_classes or CLASSES)
-            check_size(module, name, size)
-            cost = module_cost(module, size)
+        with torch.device("meta"):  # where tensors go that a network makes on its way
+            cost = module_cost(rebuild_at(spec, size), size)
     if cost.unknown:
         context.reporter.warn(f"MACs are a lower bound: no shapes for {', '.join(cost.unknown[:5])}.")
-    return Output(format=Format.RESULT, metrics=_metrics(cost, size), details=_details(cost, name))
+    return Output(format=Format.RESULT, metrics=_metrics(cost, size), details=_details(cost, spec.arch))
 
 
 def _metrics(cost: Cost, size: int) -> dict[str, float]:
@@ -65,13 +61,3 @@ def _details(cost: Cost, name: str) -> dict[str, Any]:
         "never_counted": NEVER_COUNTED,
         "unknown": cost.unknown,
     }
-
-
-def _artifact_cost(artifact: Artifact, size: int) -> Cost:
-    if artifact.format == Format.ONNX:
-        model = read_onnx(artifact.file)
-        onnx_file.check_size(model, size)
-        return onnx_cost(model, size)
-    module, spec = rebuild(artifact.spec), artifact.spec
-    check_size(module, spec.arch, size, spec.preprocess.size)
-    return module_cost(module, size)

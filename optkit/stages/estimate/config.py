@@ -6,13 +6,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from optkit.core.config import Input, StageConfig
+from optkit.core.config import Input
 from optkit.core.errors import UsageError, closest
 from optkit.core.types import Format
 from optkit.measure.estimate_setups import SETUPS, choose, gpus
+from optkit.models.config import NetworkConfig
 
 
-class Config(StageConfig):
+class Config(NetworkConfig):
     """Throughput of a model or an architecture on GPUs that are not here, estimated and never measured."""
 
     inputs: ClassVar[tuple[Input, ...]] = (
@@ -25,15 +26,6 @@ class Config(StageConfig):
     )
     measures: ClassVar[bool] = True
 
-    arch: str | None = Field(
-        default=None, description="Architecture to estimate instead: b0, lite0, any timm name."
-    )
-    size: int | None = Field(
-        default=None, ge=16, description="Input size in pixels; default: the model's or architecture's own."
-    )
-    num_classes: int | None = Field(
-        default=None, ge=1, description="Classes of the architecture's head; default: 1000."
-    )
     gpu: tuple[str, ...] = Field(default=(), description=f"GPUs: {', '.join(gpus())}; default: all of them.")
     compiled: bool | None = Field(
         default=None, description="PyTorch with torch.compile, or without (eager); default: both."
@@ -47,8 +39,6 @@ class Config(StageConfig):
     def check(self) -> None:
         """The names are known, and there are throughputs of what is asked for."""
         super().check()
-        if self.arch is None and self.num_classes is not None:
-            raise UsageError("A model has its own number of classes.", hint="Leave --num-classes out.")
         setups = [setup.name for setup in SETUPS.values() if setup.is_offered]
         for what, names, known in (("GPU", self.gpu, gpus()), ("setup", self.setup, setups)):
             for name in names:

@@ -8,18 +8,16 @@ import torch
 
 from optkit.core.errors import InputError, UsageError
 from optkit.core.names import short_names
-from optkit.core.types import Artifact, Context, Format, Output, Precision
+from optkit.core.types import Artifact, Context, Format, ModelSpec, Output, Precision
 from optkit.graph import onnx_file
-from optkit.graph.onnx_file import read_onnx
 from optkit.measure.estimate import WORD, estimate
 from optkit.measure.estimate_onnx import onnx_ops
 from optkit.measure.estimate_ops import Op, features, totals, unknown_kinds
 from optkit.measure.estimate_setups import choose
 from optkit.measure.estimate_torch import module_ops
-from optkit.models.build import build, check_size, default_preprocess, rebuild
+from optkit.models.build import bare_spec, rebuild_at
 from optkit.stages.estimate.config import Config
 
-CLASSES = 1000  # ImageNet's
 BASIS = (
     "fitted to timm's published throughputs of whole networks in PyTorch, FP16 (automatic mixed precision); "
     "errors are those of the time per image, on families of networks that were left out of the fit"
@@ -33,17 +31,13 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
         raise UsageError("Name one thing to estimate.", hint="Give a model, or an architecture with --arch.")
     if models:
         ((given, artifact),) = models.items()
-        name = short_names([given])[given]
-        size = config.size or artifact.spec.preprocess.size
+        name, size = short_names([given])[given], config.size or artifact.spec.preprocess.size
         ops = _artifact_ops(artifact, size)
         _warn_of_precision(artifact, context)
     else:
-        name = str(config.arch)
-        size = config.size or default_preprocess(name).size
-        with torch.device("meta"):
-            module = build(name, config.num_classes or CLASSES)
-            check_size(module, name, size)
-            ops = module_ops(module, size)
+        spec = bare_spec(str(config.arch), config.num_classes)
+        name, size = spec.arch, config.size or spec.preprocess.size
+        ops = _network_ops(spec, size)
     macs, activations = totals(ops)
     return Output(
         format=Format.RESULT,
@@ -85,9 +79,12 @@ def _artifact_ops(artifact: Artifact, size: int) -> list[Op]:
             hint="Give the ONNX file that it was built from: an engine artifact holds it as model.onnx.",
         )
     if artifact.format == Format.ONNX:
-        model = read_onnx(artifact.file)
+        model = onnx_file.read_onnx(artifact.file)
         onnx_file.check_size(model, size)
         return onnx_ops(model, size)
-    module, spec = rebuild(artifact.spec), artifact.spec
-    check_size(module, spec.arch, size, spec.preprocess.size)
-    return module_ops(module, size)
+    return _network_ops(artifact.spec, size)
+
+
+def _network_ops(spec: ModelSpec, size: int) -> list[Op]:
+    with torch.device("meta"):  # where tensors go that a network makes on its way
+        return module_ops(rebuild_at(spec, size), size)

@@ -48,7 +48,7 @@ class Case:
         return self._samples(row, "latency_ms", "latency", AGAIN)
 
     def seconds(self) -> float:
-        """How long each model was timed, as it was asked for."""
+        """How long each model was timed, as it was asked for; 1 where the measurement does not say."""
         asked = self.artifact.manifest.config.get("seconds")
         return float(asked) if isinstance(asked, int | float) and asked > 0 else 1.0
 

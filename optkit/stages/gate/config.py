@@ -99,7 +99,10 @@ class Config(StageConfig):
         """The measurement will have what the limits need, and one row is meant: before it is made."""
         for source in sources["bench"]:
             if source.stage != "bench":
-                raise UsageError(f"A gate judges a bench step, not a step of {source.stage!r}.")
+                raise UsageError(
+                    f"A gate judges a bench step, not a step of {source.stage!r}.",
+                    hint="Name one: `bench: STEP`, where STEP has `stage: bench`.",
+                )
             bench = source.config.model_dump()
             rows = _planned(source, bench)
             _, baseline = choose(rows, _models(source), self)

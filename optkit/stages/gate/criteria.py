@@ -69,7 +69,8 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured for a limit. `more()` is asked when that does not decide."""
+    """What was measured for a limit: an estimate without interval is exact. `more()` is asked when it does not
+    decide."""
 
     estimate: float | None
     interval: Interval | None
@@ -104,10 +105,8 @@ def _crashed(name: str, limit: float, why: str) -> Criterion:
 def _criterion(name: str, limit: float, evidence: Evidence, confidence: float) -> Criterion:
     kind = KINDS[name]
     estimate, interval = evidence.estimate, evidence.interval
-    verdict: Verdict = "cannot tell"
-    known = interval or (estimate is not None and name == "max_bytes" and (estimate, estimate))
-    if known:
-        verdict = judge(known, limit, kind.at_most)
+    bounds = (estimate, estimate) if interval is None and estimate is not None else interval
+    verdict: Verdict = judge(bounds, limit, kind.at_most) if bounds else "cannot tell"
     needs = evidence.more() if verdict == "cannot tell" else None
     side = "at most" if kind.at_most else "at least"
     words = [f"{kind.words} {_figure(estimate, interval, confidence)}, {side} {_plain(limit)} {kind.unit}"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, first_problem
 from optkit.core.types import Artifact, Measurement, Record
 
 
@@ -35,7 +35,6 @@ class Row(Record):
     size_bytes: int | None = None
     agreement: float | None = None
     agreement_with: Place | None = None
-    n: int | None = None
     not_measured: dict[str, str] = Field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -80,10 +79,9 @@ def read_bench(name: str, artifact: Artifact) -> Measured:
     try:
         return Measured.model_validate(manifest.details)
     except ValidationError as error:
-        first = error.errors()[0]
         raise InputError(
             f"The measurement {name!r} cannot be read.",
-            why=f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}",
+            why=first_problem(error),
             hint="It was changed by hand or written by another version; measure again.",
         ) from None
 

@@ -184,9 +184,9 @@ def test_every_model_has_its_turn_in_every_round(context, model, monkeypatch):
 
 def test_models_are_opened_again_when_that_is_cheap(context, model, monkeypatch):
     opened = []
-    real = rounds.open_all
+    real = rounds.start_all
     monkeypatch.setattr(
-        rounds, "open_all", lambda candidates, threads: (opened.append(1), real(candidates, threads))[1]
+        rounds, "start_all", lambda candidates, threads: (opened.append(1), real(candidates, threads))[1]
     )
     monkeypatch.setattr(rounds, "REOPENING", 100.0)
     bench(context, {"a": model}, repeats=3)
