@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gate.py"
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-def test_the_intervals_keep_their_promises(tmp_path: Path) -> None:
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The script as a module."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import gate
+
+    yield gate
+    for name in [name for name in sys.modules if name.split(".")[0] in ("gate", "gate_parts")]:
+        sys.modules.pop(name)
+
+
+def test_the_intervals_keep_their_promises(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate = script.simulate_percentiles
+    # Of percentiles only the presence is tested here.
+    monkeypatch.setattr(script, "simulate_percentiles", lambda draws, seed: simulate(5, seed))
     out = tmp_path / "result.json"
     options = ["--draws", "1000", "--images", "500", "--rounds", "20", "--out", str(out)]
-    subprocess.run([sys.executable, str(SCRIPT), *options], check=True, stdout=subprocess.DEVNULL)
+    monkeypatch.setattr(sys, "argv", ["gate.py", *options])
+    script.main()
     result = json.loads(out.read_text())
     cells = [cell for cell in result["drop"]["cells"] if cell["images"] * cell["flips"] >= 5]
     assert len(cells) == 25

@@ -38,13 +38,18 @@ def exported(arch: str) -> onnx.ModelProto:
     return prepare(onnx.load_from_string(file.getvalue()))
 
 
-def answer(model: onnx.ModelProto, pixels: np.ndarray, tensor: str = "") -> np.ndarray:
+def answers(model: onnx.ModelProto, pixels: np.ndarray, tensors: list[str]) -> list[np.ndarray]:
+    """The logits of the model as it is, then what it computes in `tensors`."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    if tensor:
-        probe.graph.output.append(helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"input": pixels})[-1]
+    for name in tensors:
+        probe.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    found = []
+    for one in (model, probe):
+        session = onnxruntime.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"])
+        found.append(session.run(None, {"input": pixels}))
+    (logits, *_), (_, *others) = found
+    return [logits, *others]
 
 
 def drawn(groups: list[ChannelGroup], seed: int = 0) -> dict[ChannelGroup, np.ndarray]:
@@ -59,12 +64,11 @@ def check_exact(model: onnx.ModelProto, pixels: np.ndarray) -> list[ChannelGroup
     rescaled = rescale(model, factors)
     onnx.checker.check_model(rescaled, full_check=True)
     assert [node.name for node in rescaled.graph.node] == [node.name for node in model.graph.node]
-    expected = answer(model, pixels)
+    tensors = [group.tensors[-1] for group in groups]
+    (expected, *befores), (found, *afters) = (answers(one, pixels, tensors) for one in (model, rescaled))
     assert np.ptp(expected) > 0.1
-    assert np.abs(answer(rescaled, pixels) - expected).max() <= 1e-4 * np.abs(expected).max()
-    for group in groups:
-        tensor = group.tensors[-1]
-        before, after = (answer(m, pixels, tensor) for m in (model, rescaled))
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    for group, before, after in zip(groups, befores, afters, strict=True):
         shape = (len(pixels), group.channels, -1)
         grown = before.reshape(shape) * factors[group][:, None]
         assert np.abs(after.reshape(shape) - grown).max() <= 1e-3 * np.abs(grown).max()

@@ -100,21 +100,26 @@ steps:
 ALONE = "  alone: {stage: distill, teacher: ft, student: ft, train: {batch_size: 16, epochs: 1, lr: 0.001}}\n"
 
 
+def launched(folder: Path) -> str:
+    """What the recipe says where its training starts other processes."""
+    script = folder / "start.py"  # a file: the others start it again
+    script.write_text("from optkit.cli import main\n\nif __name__ == '__main__':\n    main()\n")
+    command = [sys.executable, "start.py", "run", "r.yaml"]
+    log, environment = folder / "log", {**os.environ, "PYTHONPATH": str(ROOT)}
+    with log.open("w") as said:
+        subprocess.run(
+            command, cwd=folder, stdout=said, stderr=said, env=environment, timeout=300, check=False
+        )
+    return log.read_text()
+
+
 def run_recipe(folder: Path, devices: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights and score of the recipe."""
     folder.mkdir()
     recipe = RECIPE + ALONE if devices > 1 else RECIPE
     (folder / "r.yaml").write_text(recipe.replace("DEVICES", str(devices)))
-    script = folder / "start.py"  # a file: the other processes of a training start it again
-    script.write_text("from optkit.cli import main\n\nif __name__ == '__main__':\n    main()\n")
-    command = [sys.executable, "start.py", "run", "r.yaml"]
-    log = folder / "log"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with log.open("w") as said:
-        subprocess.run(
-            command, cwd=folder, stdout=said, stderr=said, env=environment, timeout=300, check=False
-        )
-    run, text = folder / "runs" / "r", log.read_text()
+    text = launched(folder) if devices > 1 else processes.finish(folder, "run", "r.yaml")
+    run = folder / "runs" / "r"
     assert (run / "report.html").is_file(), text
     assert text.count("score: evaluate") == 1, "one process speaks"
     return load_file(run / "ft" / "model.safetensors"), manifest(run / "score")["metrics"]
