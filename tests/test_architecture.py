@@ -57,8 +57,8 @@ REPORT_MAY_USE = {"plotly", "jinja2"}
 CORE_MAY_USE = {"pydantic"}
 # Rooms reached by a name in a string instead of an import. `list` shows all plug-ins, and imports runtimes
 # (light until a session is opened) to ask why they are unavailable; the pipeline imports the stages it runs;
-# `lint` looks at one file and makes nothing, so it asks its service without a stage; before a command is read in
-# full, its stage may begin what takes long to start.
+# `lint` looks at one file and makes nothing, so it asks its service without a stage; before it reads
+# a command, the command line lets the stage begin what takes long to start.
 BY_NAME = {
     "pipeline.py": {"stages"},
     "cli/list.py": {"stages", "data", "train", "runtimes"},
@@ -193,7 +193,7 @@ def heavy_imports(
     """Run a command in a process that fails when it imported anything heavy, or `forbidden`."""
     code = (
         "import sys\n"
-        "from optkit.cli import execute\n"
+        "from optkit.cli._app import execute\n"
         f"status = execute({arguments!r})\n"
         f"heavy = sorted({(HEAVY - allowed) | forbidden!r} & set(sys.modules))\n"
         "sys.exit(f'imported {heavy}' if heavy else status)"

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from optkit.cli import build_app, commands
+from optkit.cli._app import build_app, commands
 
 BEGIN = "<!-- generated: command reference -->"
 END = "<!-- end of the command reference -->"

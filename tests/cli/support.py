@@ -11,8 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from optkit import cli
-from optkit.cli import _console
+from optkit.cli import _app, _console
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def optkit(*arguments: str) -> Outcome:
     _console.err = Console(file=err, width=1000)
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            code = cli.execute(list(arguments))
+            code = _app.execute(list(arguments))
             sys.stdout.flush()
     finally:
         _console.out, _console.err = consoles

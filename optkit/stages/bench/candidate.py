@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.core.errors import MissingError, OptkitError
 from optkit.core.types import Artifact, Measurement
-from optkit.stages.bench.process import CrashedError, Process, process_for
+from optkit.stages.bench.process import CrashedError, Process, fresh_process
 
 if TYPE_CHECKING:
     from optkit.measure.accuracy import Accuracy
@@ -126,7 +126,7 @@ class Candidate:
     def start(self) -> None:
         """A fresh process."""
         self.stop()
-        self.process = process_for(self.runtime)
+        self.process = fresh_process()
 
     def stop(self, now: bool = False) -> None:
         """End the process, if there is one."""

@@ -30,15 +30,14 @@ class Process:
     What the command raised (OptkitError) is raised here; CrashedError when the process died.
     """
 
-    def __init__(self, runtime: str = "") -> None:
-        """`runtime`: the one that it will execute, whose packages it imports at once."""
+    def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process lives
         with theirs:
             # In a session of its own: Ctrl-C is for the process that measures. -P: no module of that name in the
             # current folder is taken for one of the installed packages.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", WORKER, str(theirs.fileno()), *filter(None, [runtime])],
+                [sys.executable, "-P", "-m", WORKER, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -101,21 +100,14 @@ class Process:
         )
 
 
-_ready: dict[str, Process] = {}
+_early: list[Process] = []  # one, or none
 
 
-def start_early(runtime: str) -> None:
-    """Start a process for `runtime`, which imports what it needs while its model is still being looked at."""
-    end_early()  # one of a command that was refused, perhaps in another folder
-    _ready[runtime] = Process(runtime)
+def start_early() -> None:
+    """Start a process before it is known what for; `fresh_process` hands it out."""
+    _early.append(Process())
 
 
-def process_for(runtime: str) -> Process:
-    """The process that was started early for `runtime`, or a new one."""
-    return _ready.pop(runtime, None) or Process(runtime)
-
-
-def end_early() -> None:
-    """End what was started early, and is not needed."""
-    while _ready:
-        _ready.popitem()[1].close(now=True)
+def fresh_process() -> Process:
+    """One that has not opened anything yet."""
+    return _early.pop() if _early else Process()

@@ -15,7 +15,7 @@ from optkit.measure.telemetry import EnergyMeter
 from optkit.runtimes.base import check_opens
 from optkit.stages.bench.candidate import Candidate, Timing, reason
 from optkit.stages.bench.config import Config
-from optkit.stages.bench.process import CrashedError, end_early
+from optkit.stages.bench.process import CrashedError
 
 BURST_MS = (
     100.0  # of a model's turn: calls that follow each other are alike, so a longer one tells little more
@@ -36,7 +36,6 @@ def start_all(candidates: Sequence[Candidate], threads: int) -> None:
         if one.error is None:
             one.start()
             _attempt(one, one.post, "open", one.artifact, one.runtime, threads)
-    end_early()
 
 
 def wait_all(candidates: Sequence[Candidate]) -> None:

@@ -1,4 +1,4 @@
-"""The process that one model lives in while it is measured: `python -m optkit.stages.bench.worker FD RUNTIME`.
+"""The process that one model lives in while it is measured: `python -m optkit.stages.bench.worker FD`.
 
 It answers commands that come through an inherited socket, one by one, until that is closed. A crash here ends this
 process alone.
@@ -77,6 +77,7 @@ class Worker:
         from optkit.measure.telemetry import process_memory
 
         cpus = pin(threads)
+        import_packages(runtime)  # what they take is not the model's
         self._rss_before = process_memory(os.getpid())["rss_bytes"]
         self._options = SessionOptions(load_module=load_module, threads=threads, needs_answers=False)
         self._artifact, self._session = artifact, open_artifact(artifact, runtime, self._options)
@@ -215,6 +216,4 @@ def serve(connection: Connection) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[2:]:
-        import_packages(name)
     serve(Connection(int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""The process that is started before the command is read in full."""
+"""The process that a command starts before it is read."""
 
 from __future__ import annotations
 
@@ -7,76 +7,57 @@ import sys
 
 import pytest
 
-from optkit.core.types import Format
-from optkit.stages.bench import early, process
-from tests.cli.support import optkit
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """The runtimes for which a process was started, none of them for real."""
-    names = []
-    monkeypatch.setattr(early, "start_early", names.append)
-    return names
+from optkit import cli
+from optkit.stages.bench import process
 
 
 @pytest.mark.parametrize(
-    ("arguments", "runtimes"),
+    ("arguments", "starts"),
     [
-        (["bench", "model.onnx"], ["onnxruntime"]),
-        (["bench", "model.safetensors", "model.onnx"], ["pytorch"]),
-        (["gate", "--max-drop", "0.5", "onnx", "model.onnx"], ["onnxruntime"]),
-        (["bench", "model.onnx", "--runtimes", "openvino:throughput,onnxruntime"], ["openvino:throughput"]),
-        (["bench", "model.onnx", "--runtimes", "onnxrt"], []),
-        (["bench", "model.onnx", "--runtimes", "openvino:fast"], []),
-        (["bench", "model.onnx", "--runtimes"], ["onnxruntime"]),
-        (["bench", "model.onnx", "--help"], []),
-        (["bench", "absent.onnx", "--runtimes", "onnxruntime"], []),
+        (["bench", "model.onnx"], 1),
+        (["gate", "a", "b"], 1),
+        (["bench", "--help"], 0),
+        (["--help"], 0),
+        (["doctor"], 0),
+        ([], 0),
     ],
 )
-def test_the_runtime_is_told_by_the_words_of_the_command(tmp_path, monkeypatch, started, arguments, runtimes):
-    monkeypatch.chdir(tmp_path)
-    for name in ("model.onnx", "model.safetensors"):
-        (tmp_path / name).touch()
-    (tmp_path / "onnx").mkdir()
-    (tmp_path / "onnx" / Format.ONNX.filename).touch()
-    early.begin(arguments)
-    assert started == runtimes
+def test_commands_that_bench_start_a_process_first(monkeypatch, arguments, starts):
+    started = []
+    monkeypatch.setattr(process, "start_early", lambda: started.append(1))
+    monkeypatch.setattr("optkit.cli._app.run", lambda given: len(started) if given == arguments else 99)
+    monkeypatch.setattr(sys, "argv", ["optkit", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == starts
 
 
-def test_the_command_takes_the_process_that_was_started(tmp_path, monkeypatch, colour_model):
-    monkeypatch.chdir(tmp_path)
-    pids = []
-    start_early = early.start_early
-
-    def start(runtime):
-        start_early(runtime)
-        pids.append(process._ready[runtime].pid)
-
-    monkeypatch.setattr(early, "start_early", start)
-    opened = []
-    post = process.Process.post
-
-    def watched(self, command, *arguments):
-        if command == "open":
-            opened.append(self.pid)
-        post(self, command, *arguments)
-
-    monkeypatch.setattr(process.Process, "post", watched)
-    done = optkit("bench", str(colour_model().file), "--seconds", "0.05", "--repeats", "1", "--json")
-    assert done.code == 0, done.err
-    assert opened == pids
-    assert process._ready == {}
+def test_it_is_started_before_the_rest_is_imported():
+    code = (
+        "import sys\n"
+        "from optkit import cli\n"
+        "from optkit.stages.bench import process\n"
+        "process.start_early = lambda: sys.exit(str({'typer', 'rich', 'pydantic'} & set(sys.modules)))\n"
+        "sys.argv = ['optkit', 'bench', 'model.onnx']\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "set()"
 
 
-def test_one_that_is_not_needed_ends():
-    process.start_early("null")
-    unneeded = process._ready["null"]
-    process.start_early("null")
-    assert unneeded._process.poll() is not None
-    assert process._ready["null"].pid != unneeded.pid
-    process.end_early()
-    assert process._ready == {}
+def test_the_first_model_has_it(monkeypatch):
+    monkeypatch.setattr(process, "_early", [])
+    process.start_early()
+    early = process._early[0]
+    first, second = process.fresh_process(), process.fresh_process()
+    try:
+        assert first is early
+        assert second.pid != first.pid
+        with pytest.raises(process.CrashedError, match="crashed"):
+            second.call("no such command")
+    finally:
+        first.close()
+        second.close()
 
 
 def test_the_packages_of_a_runtime_are_imported():

@@ -455,7 +455,7 @@ def test_plain_calibration_imports_nothing_that_trains(tmp_path: Path, calibrato
     options = ["--data", "photos", "--target", "onnxruntime", "--calibrator", calibrator, "--out", "out"]
     code = (
         "import sys\n"
-        "from optkit.cli import execute\n"
+        "from optkit.cli._app import execute\n"
         f"status = execute({['quantize', 'in', *options]!r})\n"
         "heavy = {'torch', 'torchvision', 'torchmetrics', 'timm', 'sklearn'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else status)"
