@@ -3,7 +3,7 @@
     python benchmarks/bench_cost.py model.onnx
 
 Runs: of a command with a budget of 30 s, the share in which models ran, timed or warming up. Start: the wall time of a
-command up to its first run of a model, against `import` of the runtime alone in a fresh interpreter, in turns.
+command until its model is open, against `import` of the runtime alone in a fresh interpreter, in turns.
 """
 
 from __future__ import annotations
@@ -38,15 +38,14 @@ IMPORTS = {
 }
 # With bytecode of both, as an installed package has it.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+LEAST_SHARE, MOST_START = 0.9, 1.3  # what is asked for
 FIRST_RUN_S = 0.001  # asked for, so that a command does little more than start
 
 
 def bench(models: list[Path], runtime: str, seconds: float, folder: str) -> tuple[dict[str, Any], float]:
     """The answer of a command, and its wall time."""
-    options = ["--runtimes", runtime, "--seconds", str(seconds), "--repeats", "1", "--json"]
-    if seconds > 1:
-        options.remove("--repeats")
-        options.remove("1")
+    options = ["--runtimes", runtime, "--seconds", str(seconds), "--json"]
+    options += ["--repeats", "1"] if seconds == FIRST_RUN_S else []
     started = time.monotonic()
     command = [*OPTKIT, "bench", *map(str, models), *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
@@ -65,6 +64,7 @@ def in_runs(models: list[Path], runtime: str, folder: str) -> dict[str, Any]:
         "wall_s": wall_s,
         "runs_s": runs_s,
         "share": runs_s / wall_s,
+        "holds": runs_s / wall_s >= LEAST_SHARE,
     }
 
 
@@ -89,6 +89,7 @@ def start(model: Path, runtime: str, rounds: int, folder: str) -> dict[str, Any]
         "import_s": statistics.median(theirs),
         "ratio": ratio.value,
         "interval": [ratio.low, ratio.high],
+        "holds": ratio.value <= MOST_START,
     }
 
 
@@ -107,15 +108,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shares = [in_runs([file], runtime, folder) for runtime, file in files.items()]
         starts = [start(file, runtime, options.rounds, folder) for runtime, file in files.items()]
-    table = Table("runtime", "share of 30 s in runs (≥ 90 %)", "start", "import", "ratio (95 %) (≤ 1.3)")
+    table = Table(
+        "runtime",
+        f"share of {BUDGET_S:.0f} s in runs",
+        f"≥ {LEAST_SHARE:.0%}",
+        "start",
+        "import",
+        "ratio (95 %)",
+        f"≤ {MOST_START}",
+    )
     for share, begun in zip(shares, starts, strict=True):
         low, high = begun["interval"]
         table.add_row(
             share["runtime"],
             f"{share['share']:.1%}",
+            "yes" if share["holds"] else "NO",
             f"{begun['optkit_s']:.2f} s",
             f"{begun['import_s']:.2f} s",
             f"{begun['ratio']:.2f} ({low:.2f}–{high:.2f})",
+            "yes" if begun["holds"] else "NO",
         )
     Console(width=120).print(table)
     result = {"machine": machine.facts(), "packages": machine.packages(), "runs": shares, "starts": starts}

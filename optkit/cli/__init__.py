@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 
-# Commands whose stage starts a process first of all: it imports what it needs while this one does.
-STARTS_EARLY = {"bench": "optkit.stages.bench.process", "gate": "optkit.stages.bench.process"}
+from optkit.core.errors import EXIT_INTERRUPTED
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. A bench needs processes, of which the first imports what it needs while this one does."""
     arguments = sys.argv[1:]
-    if arguments and arguments[0] in STARTS_EARLY and {"-h", "--help"}.isdisjoint(arguments):
-        importlib.import_module(STARTS_EARLY[arguments[0]]).start_early()
-    from optkit.cli._app import run
-
-    sys.exit(run(arguments))
+    try:
+        if arguments[:1] == ["bench"] and {"-h", "--help"}.isdisjoint(arguments):
+            importlib.import_module("optkit.stages.bench.process").start_early()
+        from optkit.cli import _app
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(_app.main(arguments))

@@ -83,8 +83,8 @@ def _root(
     """Options before the command."""
 
 
-def run(arguments: list[str]) -> int:
-    """`execute` in a process of its own."""
+def main(arguments: list[str]) -> int:
+    """`execute`, as all that this process does: warnings of other packages are silenced."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # third parties warn of things no user can change
     return execute(arguments)

@@ -99,9 +99,9 @@ def warm_up(
     return times, False
 
 
-def typical_ms(warm_up_times: Sequence[float]) -> float:
-    """Milliseconds of a call once it is warm, never 0."""
-    return max(statistics.median(warm_up_times[-WINDOW:]), 1e-3)
+def typical_ms(times: Sequence[float]) -> float:
+    """Milliseconds of a call, by the last of them; never 0."""
+    return max(statistics.median(times[-WINDOW:]), 1e-3)
 
 
 def burst(call: Callable[[], object], count: int) -> list[float]:

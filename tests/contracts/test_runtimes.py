@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -121,6 +123,20 @@ def test_says_what_it_executes_and_whether_it_can(name):
     reason = why_unavailable(name)
     assert reason is None or len(reason) > 20
     assert all(len(text) > 10 for text in runtime.VARIANTS.values())
+    assert runtime.IMPORTS
+    assert all(package.isidentifier() for package in runtime.IMPORTS)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_packages_are_imported_when_they_are_needed(name):
+    code = (
+        "import sys\n"
+        "from optkit.runtimes.base import import_packages\n"
+        f"before = {name!r} in sys.modules\n"
+        f"import_packages({name!r})\n"
+        f"print(before, {name!r} in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "True"]
 
 
 def test_every_model_format_has_a_default_that_executes_it():

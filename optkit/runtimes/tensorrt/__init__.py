@@ -18,6 +18,7 @@ from optkit.runtimes.tensorrt.session import EngineSession
 
 __all__ = [
     "FORMATS",
+    "IMPORTS",
     "VARIANTS",
     "build_engine",
     "classifier_shape",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 FORMATS = (Format.ENGINE,)
-IMPORTS = ("torch",)
+IMPORTS = ("torch", "tensorrt", "tensorrt_rtx")
 VARIANTS: dict[str, str] = {}  # the engine file says which flavour executes it
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ class Candidate:
 
     `computes` is False where the answers are not the model's, so that no accuracy is measured. `prepared` are the
     batch sizes that it takes; `offline` are the images per second of every round; `data_classes` says which
-    class of the data each of the model's is; `cost` is what its process counted.
+    class of the data each of the model's is; `cost` is what a process counted, or why it did not.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Candidate:
     offline: dict[int, list[float]] = field(default_factory=dict)
     server: dict[str, Any] | None = None
     layers: list[dict[str, Any]] = field(default_factory=list)
-    cost: Cost | None = None
+    cost: Cost | str | None = None
     not_measured: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -128,10 +128,10 @@ class Candidate:
         self.stop()
         self.process = fresh_process()
 
-    def stop(self, now: bool = False) -> None:
+    def stop(self) -> None:
         """End the process, if there is one."""
         if self.process:
-            self.process.close(now)
+            self.process.close()
             self.process = None
 
     @contextmanager
@@ -141,7 +141,7 @@ class Candidate:
             yield
         except CrashedError as error:
             self.error = error
-            self.stop(now=True)
+            self.stop()
             raise
 
     def _alive(self) -> Process:
@@ -152,13 +152,18 @@ class Candidate:
 
 @dataclass
 class Findings:
-    """What is not a candidate's own: `began` is when the first model ran, `interrupted` that Ctrl-C came before all
+    """What is not a candidate's own: `began` is when all models were open, `interrupted` that Ctrl-C came before all
     was measured."""
 
     flips: list[dict[str, Any]] = field(default_factory=list)
     roofline: dict[str, Any] | None = None
     began: str = ""
     interrupted: bool = False
+
+
+def alive(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those whose process runs."""
+    return [candidate for candidate in candidates if candidate.process]
 
 
 def reason(error: OptkitError) -> str:

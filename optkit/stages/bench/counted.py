@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from optkit.core.errors import OptkitError
 from optkit.core.types import Artifact, Format
-from optkit.stages.bench.candidate import Candidate, reason
+from optkit.stages.bench.candidate import INTERRUPTED, Candidate, reason
 
 if TYPE_CHECKING:
     from optkit.measure.counts import Cost
@@ -17,13 +16,19 @@ COUNTS = ("macs", "params", "activations")
 
 def count_modules(candidates: list[Candidate]) -> None:
     """Torch modules are counted by a process that has torch already: importing it here would take seconds."""
-    found: dict[str, Cost] = {}
+    found: dict[str, Cost | str] = {}
     for one in candidates:
-        if one.artifact.format == Format.TORCH and None in _known(one.artifact).values():
-            with suppress(OptkitError):  # then it is tried here, and told
-                if one.artifact.key not in found:
-                    found[one.artifact.key] = one.call("cost")
-                one.cost = found[one.artifact.key]
+        if one.process and _is_uncounted_module(one) and one.artifact.key not in found:
+            try:
+                found[one.artifact.key] = one.process.call("cost")
+            except OptkitError as error:  # also when it died: it has done all that it was needed for
+                found[one.artifact.key] = reason(error)
+    for one in candidates:
+        one.cost = found.get(one.artifact.key)
+
+
+def _is_uncounted_module(candidate: Candidate) -> bool:
+    return candidate.artifact.format == Format.TORCH and None in _known(candidate.artifact).values()
 
 
 def _known(artifact: Artifact) -> dict[str, Any]:
@@ -35,10 +40,9 @@ def counted(candidate: Candidate, gaps: dict[str, str]) -> dict[str, Any]:
     known = _known(candidate.artifact)
     if None not in known.values():
         return known
-    try:
-        cost = candidate.cost or cost_of(candidate.artifact)
-    except OptkitError as error:
-        gaps |= dict.fromkeys(known, reason(error))
+    cost = _cost(candidate)
+    if isinstance(cost, str):
+        gaps |= dict.fromkeys(known, cost)
         return known
     if cost is None:
         missing = [name for name, value in known.items() if value is None]
@@ -50,6 +54,16 @@ def counted(candidate: Candidate, gaps: dict[str, str]) -> dict[str, Any]:
         gaps["macs"] = f"no shapes for {len(cost.unknown)} layers, such as {cost.unknown[0]}"
     found = {**cost.metrics(), "macs": None if cost.unknown else cost.macs}
     return found | {name: value for name, value in known.items() if value is not None}
+
+
+def _cost(candidate: Candidate) -> Cost | str | None:
+    """What was counted, None for an engine, or why nothing was."""
+    if _is_uncounted_module(candidate):
+        return candidate.cost or (reason(candidate.error) if candidate.error else INTERRUPTED)
+    try:
+        return cost_of(candidate.artifact)
+    except OptkitError as error:
+        return reason(error)
 
 
 def cost_of(artifact: Artifact) -> Cost | None:

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,7 +17,7 @@ from optkit.core.errors import EXIT_FAILED, OptkitError
 
 WORKER = "optkit.stages.bench.worker"
 LAST_BYTES = 1 << 16  # of what it wrote, in which the last line is looked for
-PATIENCE_S = 5.0  # until a process that was asked to end is killed
+PATIENCE_S = 5.0  # until a process that has hung up is killed
 
 
 class CrashedError(OptkitError):
@@ -31,6 +33,7 @@ class Process:
     """
 
     def __init__(self) -> None:
+        self._started = time.monotonic()
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process lives
         with theirs:
@@ -69,12 +72,15 @@ class Process:
         self.post(command, *arguments)
         return self.wait()
 
-    def close(self, now: bool = False) -> None:
-        """End the process; `now`: without waiting for what it is doing."""
+    def age_s(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._started
+
+    def close(self) -> None:
+        """End the process, whatever it is doing: it keeps nothing, and PyTorch would take a second to put away."""
         self._connection.close()
-        if now:
-            self._process.kill()
-        self._ended()
+        self._process.kill()
+        self._process.wait()
         self._stderr.close()
 
     def _ended(self) -> int:
@@ -100,14 +106,19 @@ class Process:
         )
 
 
-_early: list[Process] = []  # one, or none
+_early: Process | None = None
 
 
 def start_early() -> None:
     """Start a process before it is known what for; `fresh_process` hands it out."""
-    _early.append(Process())
+    global _early
+    # What the system refuses is told when a process is needed.
+    with suppress(OSError, ValueError):
+        _early = Process()
 
 
 def fresh_process() -> Process:
-    """One that has not opened anything yet."""
-    return _early.pop() if _early else Process()
+    """One that has opened nothing yet."""
+    global _early
+    process, _early = _early or Process(), None
+    return process

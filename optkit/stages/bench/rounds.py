@@ -13,7 +13,7 @@ from optkit.core.progress import Reporter, Task
 from optkit.measure.latency import Stopwatch, typical_ms
 from optkit.measure.telemetry import EnergyMeter
 from optkit.runtimes.base import check_opens
-from optkit.stages.bench.candidate import Candidate, Timing, reason
+from optkit.stages.bench.candidate import Candidate, Timing, alive, reason
 from optkit.stages.bench.config import Config
 from optkit.stages.bench.process import CrashedError
 
@@ -51,7 +51,7 @@ def _attempt(candidate: Candidate, act: Callable[..., Any], *arguments: object) 
         return act(*arguments)
     except OptkitError as error:
         candidate.error = error
-        candidate.stop(now=True)
+        candidate.stop()
         return None
 
 
@@ -78,12 +78,12 @@ class Rounds:
         with self._reporter.track("Timing", round(1000 * timed_s)) as task:
             for number in range(processes):
                 if number:
-                    again = _alive(candidates)
+                    again = alive(candidates)
                     start_all(again, config.threads)
                     wait_all(again)
-                    self._prepare(_alive(candidates), batches)
+                    self._prepare(alive(candidates), batches)
                 for batch in batches:
-                    self._time(_alive(candidates), batch, config.seconds / processes, processes, task)
+                    self._time(alive(candidates), batch, config.seconds / processes, processes, task)
 
     def _prepare(self, candidates: list[Candidate], batches: list[int]) -> None:
         """Which batch sizes every candidate takes; a first call may compile."""
@@ -178,7 +178,3 @@ class Rounds:
 def streams(candidate: Candidate) -> int:
     """How many requests the runtime wants to have at once."""
     return int(candidate.facts.get("streams") or 1)
-
-
-def _alive(candidates: list[Candidate]) -> list[Candidate]:
-    return [one for one in candidates if one.process]

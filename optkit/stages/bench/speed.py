@@ -54,7 +54,7 @@ def _server(candidate: Candidate, batch: int, gaps: dict[str, str]) -> dict[str,
     """Requests are single images, so that it belongs to the row of batch 1."""
     if batch != 1:
         return None
-    if why := candidate.not_measured.get("server"):
+    if candidate.server is None and (why := candidate.not_measured.get("server")):
         gaps["server"] = why
     return candidate.server
 

@@ -15,7 +15,7 @@ from optkit.core.types import Artifact, Context, Output
 from optkit.measure.latency import Stopwatch
 from optkit.measure.telemetry import Telemetry, warnings
 from optkit.runtimes.base import computes, runtimes_for
-from optkit.stages.bench.candidate import INTERRUPTED, Candidate, Findings, reason
+from optkit.stages.bench.candidate import INTERRUPTED, Candidate, Findings, alive, reason
 from optkit.stages.bench.config import Config
 from optkit.stages.bench.counted import count_modules
 from optkit.stages.bench.device_times import measure_parts
@@ -35,7 +35,8 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
 
         with Telemetry() as telemetry:
             opened = _opened(candidates, reporter)
-            opening_s, found.began = watch.seconds(), datetime.now(UTC).isoformat()
+            opening_s = max(one.process.age_s() for one in opened if one.process)
+            found.began = datetime.now(UTC).isoformat()
             _measure(opened, opening_s, models, config, context, found)
     with _undisturbed():
         _explain_gaps(candidates, config)
@@ -80,37 +81,35 @@ def _measure(
     rounds = Rounds(config, context.reporter)
     rounds.measure(candidates, opening_s)
     if "offline" in config.loads:
-        rounds.measure_offline(_alive(candidates))
+        rounds.measure_offline(alive(candidates))
     if config.latency_bound_ms is not None:
         from optkit.stages.bench.server import measure_server
 
-        measure_server(_alive(candidates), config.latency_bound_ms, config.seed, context.reporter)
+        measure_server(alive(candidates), config.latency_bound_ms, config.seed, context.reporter)
     measure_parts(candidates, config, context.reporter)
     if config.layers:
-        found.roofline = measure_layers(_alive(candidates), config, context.reporter)
+        found.roofline = measure_layers(alive(candidates), config, context.reporter)
     if images is not None:
         measure_accuracies(candidates, images, context.reporter)
         measured = [one for one in candidates if one.accuracy]
         changes = [flips(one, measured[0], images, context.workdir) for one in measured[1:]]
         found.flips = [change for change in changes if change]
-    count_modules(_alive(candidates))
+    count_modules(candidates)
 
 
 @contextmanager
 def _interruptible(candidates: list[Candidate], found: Findings, reporter: Reporter) -> Iterator[None]:
     """Ends the processes; Ctrl-C ends the measuring and keeps what there is, once something was timed."""
-    done = False
     try:
         yield
-        done = True
     except KeyboardInterrupt:
         if not any(timing.rounds for one in candidates for timing in one.timings.values()):
             raise
         found.interrupted = True
-        reporter.warn("INTERRUPTED: these are the results so far, of fewer rounds than were asked for.")
+        reporter.warn("INTERRUPTED: these are the results so far; not all that was asked for was measured.")
     finally:
         for candidate in candidates:
-            candidate.stop(now=not done)
+            candidate.stop()
 
 
 def _candidates(models: dict[str, Artifact], runtimes: tuple[str, ...]) -> list[Candidate]:
@@ -153,7 +152,3 @@ def _tell_of_crashes(candidates: list[Candidate], reporter: Reporter) -> None:
         if candidate.failed and candidate.error:
             how = "CRASHED" if isinstance(candidate.error, CrashedError) else "could not go on"
             reporter.warn(f"{candidate.name} in {candidate.runtime} {how}: {reason(candidate.error)}")
-
-
-def _alive(candidates: list[Candidate]) -> list[Candidate]:
-    return [candidate for candidate in candidates if candidate.process]

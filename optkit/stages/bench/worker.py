@@ -105,7 +105,11 @@ class Worker:
     def burst(self, batch: int, milliseconds: float, most: int) -> list[float]:
         """Milliseconds of calls in a row, `most` of them at most."""
         count = max(1, round(milliseconds / self._typical_ms[batch]))
-        return latency.burst(self._call(batch), min(count, most))
+        times = latency.burst(self._call(batch), min(count, most))
+        self._typical_ms[batch] = latency.typical_ms(
+            times
+        )  # so that the next turn is as long as it should be
+        return times
 
     def offline(self, batch: int, seconds: float, streams: int) -> float:
         """Images per second, working on `streams` batches at once."""

@@ -12,12 +12,14 @@ import pytest
 
 from optkit.core.errors import EXIT_FAILED, InputError, UsageError
 from optkit.core.types import Artifact, Manifest, ModelSpec, Preprocess
+from optkit.measure import latency
 from optkit.stages.bench import roofline, rounds
 from optkit.stages.bench.candidate import Candidate
 from optkit.stages.bench.comparisons import comparisons
 from optkit.stages.bench.config import Config
 from optkit.stages.bench.process import CrashedError, Process
 from optkit.stages.bench.stage import run
+from optkit.stages.bench.worker import Worker
 
 QUICK = {"seconds": 0.3, "threads": 1, "repeats": 1}
 
@@ -229,6 +231,7 @@ def test_loads_of_many_requests(context, model):
     assert row["offline"]["streams"] == 1
     assert row["server"]["p99_ms"] <= 2000.0
     assert 0 < row["server"]["queries_per_s"] <= 1000 / row["latency_ms"]["p50"] * 1.5
+    assert row["not_measured"].keys().isdisjoint({"offline", "server"})
 
 
 def test_layers_stand_beside_the_ceilings_of_the_machine(context, model, monkeypatch):
@@ -263,6 +266,13 @@ def test_the_machine_was_watched(context, model):
     assert 0 < details["time"]["latency_runs_s"] < details["time"]["total_s"]
     memory = details["rows"][0]["memory"]
     assert 0 < memory["rss_before_bytes"] < memory["peak_rss_bytes"]
+
+
+def test_a_turn_is_as_long_as_it_should_be_when_the_speed_has_changed(monkeypatch):
+    worker = Worker()
+    worker._session, worker._pixels, worker._typical_ms = object(), {1: np.zeros(1)}, {1: 1.0}
+    monkeypatch.setattr(latency, "burst", lambda call, count: [10.0] * count)
+    assert [len(worker.burst(1, 100.0, 1000)) for _ in range(2)] == [100, 10]
 
 
 def test_a_bound_and_the_server_load_belong_together():
