@@ -27,9 +27,11 @@ from rich.console import Console
 from rich.table import Table
 
 from optkit.core import machine
-from optkit.measure.statistics import paired_ratio
+from optkit.measure.statistics import Ratio, paired_ratio
+from optkit.measure.verdict import Verdict, judge, overall
 
 WITHIN = 0.03
+SHOWN: dict[Verdict, str] = {"pass": "yes", "cannot tell": "cannot tell", "fail": "NO"}
 RESULTS = Path(__file__).parent / "results" / "bench_parity.json"
 OPTKIT = [sys.executable, "-c", "from optkit.cli import main; main()"]
 
@@ -148,8 +150,17 @@ def compare(found: dict[str, list[float]], ours: str, theirs: str) -> dict[str, 
         "other_ms": statistics.median(found[theirs]),
         "ratio": ratio.value,
         "interval": [ratio.low, ratio.high],
-        "within_3_percent": abs(ratio.value - 1) <= WITHIN,
+        "within_3_percent": within(ratio),
     }
+
+
+def within(ratio: Ratio) -> Verdict:
+    """Pass where the whole interval lies within 3 %, "cannot tell" where only the ratio itself does."""
+
+    def verdict(low: float, high: float) -> Verdict:
+        return overall([judge((low, high), 1 + WITHIN, True), judge((low, high), 1 - WITHIN, False)])
+
+    return verdict(ratio.low, ratio.high) if verdict(ratio.value, ratio.value) == "pass" else "fail"
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -162,7 +173,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             row["other"],
             f"{row['other_ms']:.3f}",
             f"{row['ratio']:.3f} ({low:.3f}–{high:.3f})",
-            "yes" if row["within_3_percent"] else "NO",
+            SHOWN[row["within_3_percent"]],
         )
     Console(width=140).print(table)
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 HELP = """Estimate the throughput of a model on GPUs that are not here.
 
 The operations of the network are counted, and their times added up; what an operation costs was fitted to timm's
-published throughputs in PyTorch (FP16). Beside every figure stands the error that such estimates had on families
-of networks that were left out of the fit. Nothing here is measured: `optkit bench` measures.
+published throughputs in PyTorch (FP16). Beside every figure stands the error of the images per second that such
+estimates had on families of networks that were left out of the fit. Nothing here is measured: `optkit bench` measures.
 
 [bold]Examples[/]
 
@@ -39,7 +39,14 @@ def show(artifact: Artifact) -> None:
     rows = details["estimates"]
     _console.table(
         f"estimate, not measured: {details['name']} at {metrics['size']} px, {metrics['macs'] / 1e9:.4g} GMACs",
-        ["GPU, PyTorch", "images/s (estimate)", "90 % range", "ms (estimate)", "median error of ms", "mean"],
+        [
+            "GPU, PyTorch",
+            "images/s\n(estimate)",
+            "90 % range",
+            "ms\n(estimate)",
+            "error of\nimages/s:\nmedian",
+            "mean",
+        ],
         [
             [
                 f"{row['gpu']} {row['torch']} {'compiled' if row['compiled'] else 'eager'} {row['layout']}",

@@ -104,14 +104,24 @@ def next_command(done: Done) -> str:
     is_bench = len(measured) == 1 and format_of(measured[0]) is Format.RESULT
     named = details["models"]
     judged = [named.get(one, one) for one in (details["baseline"], details["candidate"]) if one]
-    models = shlex.join(judged) if is_bench else done.models
+    again = f"optkit bench {shlex.join(judged) if is_bench else done.models}"
+    options = _options(details["bench_options"])
     needs = [one["needs"] for one in details["criteria"] if one["needs"]]
     if seconds := [need["seconds"] for need in needs if "seconds" in need]:
         wanted = math.ceil(details["seconds_timed"] + max(seconds))
-        return f"optkit bench {models}{done.data} --seconds {wanted}"
+        return f"{again}{done.data}{options} --seconds {wanted}"
     if needs:
-        return f"optkit bench {models} --data MORE_PHOTOS"
-    return f"optkit report {done.models}" if is_bench else f"optkit bench {models}{done.data}"
+        return f"{again} --data MORE_PHOTOS{options}"
+    return f"optkit report {done.models}" if is_bench else f"{again}{done.data}{options}"
+
+
+def _options(values: dict[str, Any]) -> str:
+    """` --runtimes openvino --threads 1`."""
+    words = {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in values.items()
+    }
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(text)}" for name, text in words.items())
 
 
 def junit(artifact: Artifact) -> str:

@@ -38,7 +38,8 @@ class OnnxGraph:
         self.shapes: dict[str, Shape] = {
             value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
             for value in values
-            if all(axis.dim_value for axis in value.type.tensor_type.shape.dim)
+            if value.type.tensor_type.HasField("shape")
+            and all(axis.dim_value for axis in value.type.tensor_type.shape.dim)
         }
         self.constants: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         self.image = next(value.name for value in graph.input if value.name not in self.constants)

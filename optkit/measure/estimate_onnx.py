@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import onnx
 
+from optkit.core.errors import InputError
 from optkit.measure.estimate_graph import VIEWS, OnnxGraph, Shape, find_attention
 from optkit.measure.estimate_ops import Op, convolution
 
@@ -33,7 +34,7 @@ KINDS = {
     **dict.fromkeys(("Concat", "Pad", "Tile", "Resize", "Upsample", "Where", "Gather"), "copy"),
     **dict.fromkeys(("GatherElements", "GatherND", "ScatterElements", "ScatterND"), "copy"),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), "copy"),
-    **dict.fromkeys(("Neg", "Abs", "Not", "Equal", "Reciprocal"), "copy"),  # one tensor in, one out
+    **dict.fromkeys(("Neg", "Abs", "Not", "Equal", "Reciprocal"), "copy"),  # as dear as one
     "BatchNormalization": "batch_norm",
     "Softmax": "softmax",
     "HardSwish": "hardswish",
@@ -141,8 +142,8 @@ class _Reader:
 
     def _pass_on(self, node: onnx.NodeProto, reads: Reads) -> None:
         """An operation without a product: elementwise, a normalisation, a reduction or a copy."""
-        shape = self._graph.shapes.get(node.output[0])
-        written = max(count for _, count in reads) if shape is None else math.prod(shape)
+        output = self._graph.shapes.get(node.output[0])
+        written = max(count for _, count in reads) if output is None else math.prod(output)
         has_parameter = any(math.prod(shape) > 1 for shape in self._graph.constants_of(node))
         promotes = node.op_type in WITH_PARAMETER and has_parameter
         unknown = "" if node.op_type in KINDS else node.op_type
@@ -166,18 +167,26 @@ class _Reader:
 
     def _multiply(self, node: onnx.NodeProto, reads: Reads) -> None:
         second = node.input[PRODUCTS[node.op_type]]
-        if second in self._number:
-            first, other = (self._graph.shape(name) for name in (node.input[0], second))
-            depth, width = first[-1], other[-1]
-            rows = math.prod(first[:-1])
-            op = Op("attention", reads, (0, rows * width), macs=rows * depth * width)
-        else:
-            is_turned = any(entry.name == "transB" and entry.i for entry in node.attribute)
-            weight = self._graph.shape(second)
-            depth, width = reversed(weight) if is_turned else weight
-            count = reads[0][1] // depth * width
-            op = Op("linear", reads, (0, count), macs=count * depth, weights=depth * width)
-        self._add(node, replace(op, width=width, depth=depth))
+        depth, width = self._matrix(node, second)
+        output = self._graph.shapes.get(node.output[0])
+        count = reads[0][1] // depth * width if output is None else math.prod(output)
+        op = Op("attention", reads, (0, count), macs=count * depth, width=width, depth=depth)
+        if second not in self._number:
+            op = replace(op, kind="linear", weights=math.prod(self._graph.shape(second)))
+        self._add(node, op)
+
+    def _matrix(self, node: onnx.NodeProto, name: str) -> tuple[int, int]:
+        """Rows and columns of the second factor of a product: a vector is a column, a stack has them last."""
+        shape = self._graph.shape(name)
+        if 0 in shape or not shape:
+            raise InputError(
+                f"The product {node.name or node.output[0]!r} cannot be counted.",
+                why=f"The shape of its factor {name!r} is {list(shape)}.",
+                hint="Check the file with `optkit lint`.",
+            )
+        *_, depth, width = (*shape, 1) if len(shape) == 1 else shape
+        is_turned = any(entry.name == "transB" and entry.i for entry in node.attribute)
+        return (width, depth) if is_turned else (depth, width)
 
     def _add(self, node: onnx.NodeProto, op: Op) -> None:
         """Note an operation that writes the outputs of `node`."""

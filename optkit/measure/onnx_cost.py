@@ -219,8 +219,9 @@ def _node_shape(node: onnx.NodeProto, shapes: dict[str, Shape], batch: int) -> L
     first, second = COUNTED[node.op_type]
     x, weight, out = (shapes[name] for name in (node.input[first], node.input[second], node.output[0]))
     is_conv = "Conv" in node.op_type
-    out_channels = _size(out[1:2] if is_conv else out[-1:])
-    in_channels = _size(x[1:2]) if is_conv else _size(weight) // out_channels
+    is_vector = len(weight) == 1  # a product with one has a single channel, which its output does not show
+    out_channels = _size(out[1:2] if is_conv else () if is_vector else out[-1:])
+    in_channels = _size(x[1:2]) if is_conv else _size(weight[-2:]) // out_channels
     position = BIAS.get(node.op_type, len(node.input))
     return LayerShape(
         in_channels=in_channels,

@@ -26,15 +26,16 @@ def overall(verdicts: list[Verdict]) -> Verdict:
     return next(one for one in order if one in verdicts)
 
 
-def images_to_decide(interval: Callable[[float], Interval], limit: float, n: int) -> int | None:
+def images_to_decide(
+    interval: Callable[[float], Interval], limit: float, at_most: bool, n: int
+) -> int | None:
     """How many images more, if the estimate stays, would put the whole interval on one side of the limit.
 
     `interval(k)` is what k·n images would give. None: more than a million.
     """
 
     def decides(times: float) -> bool:
-        low, high = interval(times)
-        return high <= limit or low >= limit
+        return judge(interval(times), limit, at_most) != "cannot tell"
 
     most = MAX_IMAGES / n
     if most <= 1 or not decides(most):

@@ -158,7 +158,8 @@ def bare_spec(arch: str, num_classes: int | None) -> ModelSpec:
 def rebuild_at(spec: ModelSpec, size: int) -> nn.Module:
     """The module of `spec` without weights, in eval mode; UsageError when it cannot take images of `size`."""
     module = rebuild(spec)
-    check_size(module, spec.arch, size, spec.preprocess.size)
+    with torch.device("meta"):  # where tensors go that a network makes on its way
+        check_size(module, spec.arch, size, spec.preprocess.size)
     return module
 
 

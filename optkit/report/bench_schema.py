@@ -230,8 +230,8 @@ class Bench(Finding):
 class Estimate(Finding):
     """Images per second of a model on a GPU that is not here, with the errors of such estimates.
 
-    `range_90` holds the truth of 90 in 100 held-out models; `median_error` and `mape` are shares of it. `beyond` says
-    what makes it an extrapolation, and `basis` what it was fitted to.
+    `range_90` is meant to hold the truth of 90 in 100 models; `median_error` and `mape` are shares of it, on held-out
+    models. `beyond` says what makes it an extrapolation, and `basis` what it was fitted to.
     """
 
     name: str

@@ -21,7 +21,7 @@ COLUMNS = (
     Column("Precision", is_number=False),
     Column("Batch"),
     Column("Images/s"),
-    Column("Error on held-out models"),
+    Column("Error of images/s on held-out models"),
 )
 
 
@@ -76,7 +76,7 @@ def _row(found: Estimate) -> tuple[Cell, ...]:
 
 
 def error_cell(found: Estimate) -> Cell:
-    """How far such estimates were off on models that they were not fitted on."""
+    """How far the images per second were off on models that such estimates were not fitted on."""
     if found.median_error is None:
         return Cell(reason="not stated")
     parts = [f"mean {text.percent(found.mape)}"] if found.mape is not None else []

@@ -25,12 +25,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Steps one below the other, and an arc from every step to each one made from it (`path` is SVG)."""
+    """Steps one below the other, and an arc from every step to each one made from it (`path` is SVG).
+
+    `alt` is the drawing in words.
+    """
 
     width: int
     height: int
     nodes: tuple[Node, ...]
     arcs: tuple[tuple[str, bool], ...]
+    alt: str
 
 
 def lineage(steps: tuple[Step, ...]) -> Lineage:
@@ -51,7 +55,13 @@ def lineage(steps: tuple[Step, ...]) -> Lineage:
         for source in step.sources:
             if source in y:
                 arcs.append((_arc(y[source], y[step.name], place[step.name] - place[source]), measures))
-    return Lineage(560, ROW_HEIGHT * len(steps), tuple(nodes), tuple(arcs))
+    alt = "; ".join(_made_from(step, [source for source in step.sources if source in y]) for step in steps)
+    return Lineage(560, ROW_HEIGHT * len(steps), tuple(nodes), tuple(arcs), f"Lineage: {alt}")
+
+
+def _made_from(step: Step, sources: list[str]) -> str:
+    """`int8 from onnx`."""
+    return f"{step.name} from {' and '.join(sources)}" if sources else step.name
 
 
 def _arc(top: float, bottom: float, steps: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from optkit.report.base import Interval, Number
 from optkit.report.schema import Delta
 
@@ -135,8 +137,11 @@ def speed_ratio(ratio: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """`3.1×`; near 1 with two digits, where one would hide the difference."""
-    return f"{ratio:.{2 if ratio < 1.2 else 1 if ratio < 10 else 0}f}×"
+    """`3.1×`; near 1 with as many digits as show the difference: `1.05×`, `1.003×`."""
+    digits = 2 if ratio < 1.2 else 1 if ratio < 10 else 0
+    if 1 < ratio < 1.02:
+        digits = max(3, math.ceil(-math.log10(ratio - 1)))
+    return f"{ratio:.{digits}f}×"
 
 
 def speedup_interval(delta: Delta) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import bench_parity, bench_verdicts
 from optkit.measure.onnx_cost import onnx_cost
+from optkit.measure.statistics import Ratio
 from tests.conftest import small_classifier
 
 
@@ -51,10 +52,24 @@ def test_a_short_run(tmp_path, monkeypatch):
 
 
 def test_parity_compares_medians_of_rounds(tmp_path):
-    rounds = {"ours": [1.02, 1.01, 1.03, 1.02, 1.02, 1.01, 1.03, 1.02], "theirs": [1.0] * 8}
-    assert bench_parity.compare(rounds, "ours", "theirs")["within_3_percent"] is True
+    rounds = {"ours": [1.01, 1.0, 1.02, 1.01, 1.01, 1.0, 1.02, 1.01], "theirs": [1.0] * 8}
+    assert bench_parity.compare(rounds, "ours", "theirs")["within_3_percent"] == "pass"
     rounds["ours"] = [1.05] * 8
-    assert bench_parity.compare(rounds, "ours", "theirs")["within_3_percent"] is False
+    assert bench_parity.compare(rounds, "ours", "theirs")["within_3_percent"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "expected"),
+    [
+        (1.01, 0.98, 1.029, "pass"),
+        (1.018, 0.994, 1.043, "cannot tell"),
+        (0.98, 0.96, 1.0, "cannot tell"),
+        (1.04, 1.02, 1.06, "fail"),
+        (0.96, 0.94, 0.98, "fail"),
+    ],
+)
+def test_parity_is_that_of_the_whole_interval(ratio, low, high, expected):
+    assert bench_parity.within(Ratio(ratio, low, high)) == expected
 
 
 def test_the_other_tools_are_really_run(tmp_path):

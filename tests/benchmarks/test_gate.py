@@ -28,8 +28,7 @@ def test_the_intervals_keep_their_promises(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulate = script.simulate_percentiles
-    # Of percentiles only the presence is tested here.
-    monkeypatch.setattr(script, "simulate_percentiles", lambda draws, seed: simulate(5, seed))
+    monkeypatch.setattr(script, "simulate_percentiles", lambda draws, seed: simulate(60, seed))  # quicker
     out = tmp_path / "result.json"
     options = ["--draws", "1000", "--images", "500", "--rounds", "20", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["gate.py", *options])
@@ -45,4 +44,8 @@ def test_the_intervals_keep_their_promises(
     wrong = [one["wrong"] for one in result["ratio"] if one["method"] == "paired_ratio"]
     assert sum(wrong) / len(wrong) <= 0.05
     assert {one["percentile"] for one in result["percentiles"]} == {"p50", "p90", "p99"}
-    assert len(result["demands"]) == 4
+    # 60 draws know 95 % to within 3; intervals that took calls for independent would hold the truth in half of them.
+    assert all(one["coverage"] >= 0.85 for one in result["percentiles"] if one["percentile"] != "p99")
+    assert all(one["wrong_pass"] <= 0.05 for one in result["agreement"])
+    assert len(result["demands"]) == 8
+    assert all(one["met"] and one["worst"] for one in result["demands"].values())

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from optkit import cli
-from optkit.cli import _reference
+from optkit.cli import _app, _reference
 from optkit.core.store import read_artifact
 from tests.cli.support import optkit
 from tests.conftest import small_classifier
@@ -44,13 +43,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_promised_commands_exist() -> None:
-    assert set(cli.commands()) >= {
+    assert set(_app.commands()) >= {
         "finetune", "distill", "prune", "quantize", "export", "bench", "evaluate", "predict", "cost", "run",
         "report", "list", "doctor",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", cli.commands())
+@pytest.mark.parametrize("name", _app.commands())
 def test_every_command_has_help_with_examples(name: str) -> None:
     done = optkit(name, "--help")
     assert done.code == 0

@@ -17,7 +17,7 @@ from optkit.stages.bench.rounds import Rounds
 from optkit.stages.gate.config import Config as GateConfig
 from tests.cli.support import optkit
 from tests.conftest import small_classifier
-from tests.stages.gate.benches import pair
+from tests.stages.gate.benches import Bench, pair, timed
 
 CLASSES = ("--class-names", "a,b,c,d,e", "--size", "32")
 
@@ -55,6 +55,27 @@ def test_the_next_command_measures_for_as_long_as_is_needed(here: Path) -> None:
     done = optkit("gate", "bench", "--min-speedup", "1.99")
     assert "next: optkit bench fp32 int8 --seconds " in done.err
     assert "next: optkit report bench" in optkit("gate", "bench", "--max-drop", "1").err
+
+
+def test_the_next_command_measures_what_was_judged(here: Path) -> None:
+    """In the same runtimes, at the same batch size, on as many threads: else it could not decide."""
+    bench = Bench(here)
+    for name, runtime, ms in (("fp32", "onnxruntime", 20.0), ("int8", "openvino:latency", 10.0)):
+        for batch in (1, 8):
+            bench.row(name, runtime, batch)
+            bench.times(name, timed(ms, seed=round(ms)), runtime, batch)
+    bench.config = {"runtimes": ["onnxruntime", "openvino:latency"], "batch_sizes": [1, 8], "threads": 1}
+    copy_artifact(bench.commit(), here / "other")
+    done = optkit("gate", "other", "--min-speedup", "2", "--batch", "8")
+    assert done.code == 5, done.err
+    assert (
+        "next: optkit bench fp32 int8 --runtimes onnxruntime,openvino:latency --batch-sizes 8 --threads 1"
+        in (" ".join(done.err.split()))
+    )
+    done = optkit("gate", "other", "--max-latency-ms", "10", "--batch", "1", "--candidate", "int8")
+    assert "next: optkit bench int8 --runtimes openvino:latency --threads 1 --seconds " in done.err
+    plain = optkit("gate", "bench", "--min-speedup", "1.99").err
+    assert not any(option in plain for option in ("--runtimes", "--batch-sizes", "--threads"))
 
 
 def test_json_holds_every_criterion(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -114,6 +115,41 @@ def test_an_input_of_unknown_shape_is_refused() -> None:
         onnx_ops(model, 16)
 
 
+def products(*nodes: tuple[str, ...], **weights: list[int]) -> list[Op]:
+    """Operations of a graph of products on an image (1, 3, 4, 8): what each reads, and what it writes."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    image = helper.make_tensor_value_info("image", kind, [1, 3, 4, 8])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", names[:2], names[2:]) for names in nodes],
+        "products",
+        [image],
+        [helper.make_tensor_value_info(nodes[-1][-1], kind, None)],
+        [helper.make_tensor(name, kind, dims, np.ones(math.prod(dims))) for name, dims in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return onnx_ops(model, 8)
+
+
+def test_products_with_vectors_and_stacks_are_counted() -> None:
+    (vector,) = products(("image", "w", "y"), w=[8])
+    assert (vector.kind, vector.writes[1], vector.macs) == ("linear", 3 * 4, 3 * 4 * 8)
+    assert (vector.depth, vector.width, vector.weights) == (8, 1, 8)
+    (stack,) = products(("image", "w", "y"), w=[3, 8, 5])
+    assert (stack.writes[1], stack.macs, stack.weights) == (3 * 4 * 5, 3 * 4 * 5 * 8, 3 * 8 * 5)
+    (repeated,) = products(("image", "w", "y"), w=[2, 1, 8, 5])
+    assert (repeated.writes[1], repeated.macs) == (2 * 3 * 4 * 5, 2 * 3 * 4 * 5 * 8)
+    (left,) = products(("w", "image", "y"), w=[6, 4])
+    assert (left.writes[1], left.macs) == (3 * 6 * 8, 3 * 6 * 8 * 4)
+    _, row = products(("image", "w", "y"), ("v", "y", "z"), w=[8], v=[3])
+    assert (row.writes[1], row.macs) == (4, 4 * 3)
+    assert features([vector, stack])["linear_macs"] == vector.macs + stack.macs
+
+
+def test_a_product_with_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot be counted"):
+        products(("image", "w", "y"), w=[8, 0])
+
+
 def test_an_operator_of_unknown_cost_is_named() -> None:
     net = Builder()
     model = net.model(net.pool(net.op("Selu", net.conv("input", 3, 8)), 0, 18), 8, None, 18)
@@ -202,6 +238,11 @@ def test_calibrate_says_what_the_errors_say() -> None:
     assert found["median_error"] == pytest.approx(np.median(relative(residuals)))
 
 
+def test_errors_are_those_of_the_images_per_second() -> None:
+    """Half the time is twice the images per second: 100 % off; twice the time is half of them: 50 %."""
+    assert relative(np.log([0.5, 1.0, 2.0])).tolist() == pytest.approx([1.0, 0.0, 0.5])
+
+
 @pytest.mark.parametrize("setup", SETUPS)
 def test_every_setup_has_throughputs_and_costs(setup: str) -> None:
     rows, found = measured(setup), stored()[setup]
@@ -269,5 +310,6 @@ def test_the_newest_setups_are_chosen() -> None:
         "rtx3090-nchw-eager-2.4",
     ]
     assert [SETUPS[key].name for key in choose(("rtx4090",), True, ())] == ["rtx4090-nchw-compiled-2.9"]
+    assert all(SETUPS[key].is_offered for key in choose((), None, ()))
     assert choose(("rtx3090",), True, ()) == []
     assert gpus() == ["rtx5090", "rtx4090", "rtx3090"]

@@ -28,6 +28,25 @@ def test_onnx_counts_convolution_and_head(make_onnx):
     assert cost.unknown == []
 
 
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        ([8], LayerShape(8, 1, 1, 1, 12, 12, False)),
+        ([3, 8, 5], LayerShape(8, 5, 1, 1, 12, 12, False)),
+    ],
+)
+def test_a_product_with_a_vector_or_a_stack(weight: list[int], expected: LayerShape):
+    value = helper.make_tensor("w", TensorProto.FLOAT, weight, np.ones(int(np.prod(weight))))
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 8])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [image], [output], [value]
+    )
+    cost = onnx_cost(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), 8)
+    assert list(cost.shapes.values()) == [expected]
+    assert cost.macs == 8 * expected.out_channels * expected.out_positions
+
+
 def test_a_fixed_batch_is_counted_for_one_image(make_onnx):
     fixed, free = onnx_cost(make_onnx(batch=4), 32), onnx_cost(make_onnx(), 32)
     assert (fixed.metrics(), fixed.shapes) == (free.metrics(), free.shapes)

@@ -35,14 +35,24 @@ def around(estimate: float, width: float):
 
 @pytest.mark.parametrize(("estimate", "limit"), [(1.0, 1.5), (1.0, 0.5)])
 def test_images_to_decide_are_the_fewest_that_do(estimate, limit):
-    assert images_to_decide(around(estimate, 1.0), limit, 1000) == pytest.approx(3000, abs=2)
+    assert images_to_decide(around(estimate, 1.0), limit, True, 1000) == pytest.approx(3000, abs=2)
 
 
 def test_no_advice_where_a_million_images_would_not_do():
-    assert images_to_decide(around(1.0, 1.0), 1.0, 1000) is None
-    assert images_to_decide(around(1.0, 1.0), 1.02, 1000) is None
-    assert images_to_decide(around(1.0, 1.0), 1.05, 1000) is not None
-    assert images_to_decide(around(1.0, 1.0), 1.5, 2_000_000) is None
+    assert images_to_decide(around(1.0, 1.0), 1.0, True, 1000) is None
+    assert images_to_decide(around(1.0, 1.0), 1.02, True, 1000) is None
+    assert images_to_decide(around(1.0, 1.0), 1.05, True, 1000) is not None
+    assert images_to_decide(around(1.0, 1.0), 1.5, True, 2_000_000) is None
+
+
+def test_images_are_asked_for_only_where_they_change_the_verdict():
+    """An upper bound that stays at the limit breaks nothing, and keeps a limit from above."""
+
+    def up_to_one(times: float) -> tuple[float, float]:
+        return 1 - 0.01 / times, 1.0
+
+    assert images_to_decide(up_to_one, 1.0, False, 1000) is None
+    assert images_to_decide(up_to_one, 0.995, False, 1000) == pytest.approx(1000, abs=2)
 
 
 def test_seconds_to_decide():

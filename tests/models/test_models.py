@@ -13,8 +13,18 @@ from optkit.core import discover
 from optkit.core.errors import InputError, MissingError, UsageError
 from optkit.core.progress import SilentReporter
 from optkit.core.types import Format, Manifest, ModelSpec, Preprocess
+from optkit.models import build as building
 from optkit.models import weights
-from optkit.models.build import build, check_arch, check_size, default_preprocess, new_spec, rebuild
+from optkit.models.build import (
+    bare_spec,
+    build,
+    check_arch,
+    check_size,
+    default_preprocess,
+    new_spec,
+    rebuild,
+    rebuild_at,
+)
 from optkit.models.checkpoint import module_from_state, read_state, save_checkpoint, spec_of
 from optkit.models.config import NewModelConfig
 from optkit.models.names import ALIASES, timm_name
@@ -50,6 +60,34 @@ def test_preprocessing_is_that_of_the_weights() -> None:
     lite = default_preprocess("lite0")
     assert (lite.size, lite.mean[0], lite.crop_pct, lite.interpolation) == (224, 0.5, 0.875, "bicubic")
     assert default_preprocess("b0").mean[0] == 0.485
+
+
+def test_a_bare_architecture_has_the_classes_of_imagenet() -> None:
+    found = bare_spec("b1", None)
+    assert (found.arch, found.num_classes, found.class_names) == ("b1", 1000, ())
+    assert found.preprocess == default_preprocess("b1")
+    assert bare_spec("b1", 7).num_classes == 7
+    with pytest.raises(UsageError, match="resnet81"):
+        bare_spec("resnet81", None)
+
+
+def test_a_network_is_rebuilt_on_shapes_alone() -> None:
+    arch = "vit_tiny_patch16_224"
+    module = rebuild_at(spec(arch), 224)
+    assert all(parameter.is_meta for parameter in module.parameters())
+    assert not any(layer.training for layer in module.modules())
+    with pytest.raises(UsageError, match=f"'{arch}' cannot take images of 96 pixels") as caught:
+        rebuild_at(spec(arch, preprocess=Preprocess(size=230)), 96)
+    assert "230" in caught.value.hint
+
+
+def test_what_a_network_makes_on_its_way_has_no_values_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Positions(nn.Conv2d):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) + torch.ones(images.shape[-1])
+
+    monkeypatch.setattr(building, "rebuild", lambda spec: Positions(3, 3, 1, device="meta"))
+    assert isinstance(rebuild_at(spec(), 16), Positions)
 
 
 def test_batch_normalisation_follows_short_trainings() -> None:

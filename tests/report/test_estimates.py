@@ -28,6 +28,7 @@ def test_every_figure_has_its_word_and_error(empty_run: RunFolder) -> None:
     assert (precision.text, precision.note) == ("FP16", "automatic mixed precision")
     assert (rate.text, rate.note) == ("4\u202f312", "estimate, 90 %: 3\u202f600 – 5\u202f200")
     assert (error.text, error.note) == ("median 7.8 %", "mean 11.0 %, 1\u202f214 models of 87 families")
+    assert table.columns[-1].words == "Error of images/s on held-out models"
     assert table.rows[2][-2].note == "estimate"
     words = " ".join(Page(to_html(report)).text.split())
     assert "Estimates for other GPUs" in words

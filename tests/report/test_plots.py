@@ -61,3 +61,4 @@ def test_lineage_draws_an_arc_for_every_edge(run: RunFolder) -> None:
     heights = [node.y for node in drawing.nodes]
     assert heights == sorted(heights)
     assert heights[-1] < drawing.height
+    assert "; onnx from pruned; int8 from onnx; " in drawing.alt

@@ -149,6 +149,16 @@ def test_reasons_differences_and_marks_are_visible(html: str) -> None:
     assert "calibrator mse" in words.replace("calibratormse", "calibrator mse")  # quantization facts
 
 
+def test_the_lineage_is_told_in_words(empty_run: RunFolder) -> None:
+    """A drawing with the role of an image hides the text that is in it."""
+    first = empty_run.add('a"<b>', "export", Format.ONNX, size=1)
+    empty_run.add("c", "quantize", Format.ONNX, size=1, inputs={"model": [first]})
+    (drawing,) = [
+        one for one in Page(to_html(collect(empty_run.path))).all("svg") if one["class"] == "lineage"
+    ]
+    assert drawing["aria-label"] == 'Lineage: a"<b>; c from a"<b>'
+
+
 def test_page_is_accessible(html: str) -> None:
     page = Page(html)
     assert page.all("html")[0]["lang"] == "en"

@@ -28,3 +28,9 @@ def test_long_node_names_lose_their_middle() -> None:
     short = text.short_name("/start" + 90 * "x" + "/end")
     assert len(short) == 57
     assert (short[:6], short[-4:]) == ("/start", "/end")
+
+
+def test_a_small_difference_is_shown() -> None:
+    ratios = (1.00004, 1.0004, 1.003, 1.019, 1.02, 1.19, 1.2, 3.14, 31.4)
+    shown = ["1.00004×", "1.0004×", "1.003×", "1.019×", "1.02×", "1.19×", "1.2×", "3.1×", "31×"]
+    assert [text.times(ratio) for ratio in ratios] == shown

@@ -40,6 +40,12 @@ class Config(NetworkConfig):
         """The names are known, and there are throughputs of what is asked for."""
         super().check()
         setups = [setup.name for setup in SETUPS.values() if setup.is_offered]
+        for name in {setup.name for setup in SETUPS.values()}.difference(setups).intersection(self.setup):
+            raise UsageError(
+                f"The estimates of the setup {name!r} are too far off to be shown.",
+                why="On networks of held-out families, their error exceeds a median of 10 % or a mean of 13 %.",
+                hint=closest(name, setups),
+            )
         for what, names, known in (("GPU", self.gpu, gpus()), ("setup", self.setup, setups)):
             for name in names:
                 if name not in known:

@@ -20,7 +20,7 @@ from optkit.stages.estimate.config import Config
 
 BASIS = (
     "fitted to timm's published throughputs of whole networks in PyTorch, FP16 (automatic mixed precision); "
-    "errors are those of the time per image, on families of networks that were left out of the fit"
+    "errors are those of the images per second, on families of networks that were left out of the fit"
 )
 
 

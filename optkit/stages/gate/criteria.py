@@ -30,6 +30,7 @@ Needs = dict[str, float] | None
 TOO_NEAR = (
     "the estimate is so near the limit that more than a million images or a day of timing would be needed"
 )
+OF_ALL = "no number of images shows that all there are agree: a limit below 1 can be shown"
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,13 @@ KINDS = {
 @dataclass(frozen=True)
 class Evidence:
     """What was measured for a limit: an estimate without interval is exact. `more()` is asked when it does not
-    decide."""
+    decide, and `never` says why nothing would."""
 
     estimate: float | None
     interval: Interval | None
     note: str = ""
     more: Callable[[], Needs] = lambda: None
+    never: str = TOO_NEAR
 
 
 def judge_all(case: Case, config: Config) -> list[Criterion]:
@@ -111,7 +113,7 @@ def _criterion(name: str, limit: float, evidence: Evidence, confidence: float) -
     side = "at most" if kind.at_most else "at least"
     words = [f"{kind.words} {_figure(estimate, interval, confidence)}, {side} {_plain(limit)} {kind.unit}"]
     words += [evidence.note] if evidence.note else []
-    words += [_advice(needs)] if verdict == "cannot tell" else []
+    words += [_advice(needs) if needs else evidence.never] if verdict == "cannot tell" else []
     return Criterion(name, limit, kind.unit, estimate, interval, verdict, needs, "; ".join(words))
 
 
@@ -130,9 +132,7 @@ def _plain(value: float) -> str:
     return f"{round(value, 4) if abs(value) < 1 else value:.4g}"
 
 
-def _advice(needs: Needs) -> str:
-    if needs is None:
-        return TOO_NEAR
+def _advice(needs: dict[str, float]) -> str:
     ((what, amount),) = needs.items()
     return f"needs about {_plain(amount)} {'images' if what == 'images' else 'seconds of timing each model'} more"
 
@@ -160,7 +160,9 @@ def _drop(case: Case, limit: float) -> Evidence:
         return 100 * low, 100 * high
 
     note = f"{found.n:,} images, {found.lost} lost and {found.won} won"
-    return Evidence(100 * found.drop, interval(1), note, lambda: _images(interval, limit, found.n))
+    return Evidence(
+        100 * found.drop, interval(1), note, lambda: _images(interval, limit, "max_drop", found.n)
+    )
 
 
 def _agreement(case: Case, limit: float) -> Evidence:
@@ -173,7 +175,13 @@ def _agreement(case: Case, limit: float) -> Evidence:
     def interval(times: float) -> Interval:
         return wilson(share * n * times, n * times, z)
 
-    return Evidence(share, interval(1), f"{n:,} images", lambda: _images(interval, limit, n))
+    return Evidence(
+        share,
+        interval(1),
+        f"{n:,} images",
+        lambda: _images(interval, limit, "min_agreement", n),
+        OF_ALL if limit == 1 else TOO_NEAR,
+    )
 
 
 def _check_agreement(case: Case) -> None:
@@ -197,8 +205,8 @@ def _check_agreement(case: Case) -> None:
     )
 
 
-def _images(interval: Callable[[float], Interval], limit: float, n: int) -> Needs:
-    more = images_to_decide(interval, limit, n)
+def _images(interval: Callable[[float], Interval], limit: float, name: str, n: int) -> Needs:
+    more = images_to_decide(interval, limit, KINDS[name].at_most, n)
     return {"images": _round_up(more)} if more else None
 
 

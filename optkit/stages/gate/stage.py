@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from optkit.core.types import Artifact, Context, Format, Output
 from optkit.measure.verdict import overall
@@ -10,7 +11,7 @@ from optkit.stages.gate.case import Case
 from optkit.stages.gate.choose import choose
 from optkit.stages.gate.config import Config
 from optkit.stages.gate.criteria import judge_all
-from optkit.stages.gate.measured import read_bench
+from optkit.stages.gate.measured import Row, read_bench
 
 
 def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context) -> Output:
@@ -36,7 +37,19 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
             "baseline_runtime": baseline and baseline.runtime,
             "models": measured.models,
             "seconds_timed": case.seconds(),
+            "bench_options": _bench_options(artifact.manifest.config, candidate, baseline),
             "confidence": config.confidence,
             "criteria": [asdict(criterion) for criterion in criteria],
         },
     )
+
+
+def _bench_options(asked: dict[str, Any], candidate: Row, baseline: Row | None) -> dict[str, Any]:
+    """The options of a bench that measures what was judged as this one did, where they are not the defaults."""
+    runtimes = [row.runtime for row in (baseline, candidate) if row] if asked.get("runtimes") else []
+    options = {
+        "runtimes": list(dict.fromkeys(runtimes)),
+        "batch_sizes": [candidate.batch] if candidate.batch != 1 else [],
+        "threads": asked.get("threads"),
+    }
+    return {name: value for name, value in options.items() if value}

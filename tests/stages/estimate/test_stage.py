@@ -7,6 +7,7 @@ import pytest
 from optkit.core.errors import InputError, UsageError
 from optkit.core.progress import SilentReporter
 from optkit.core.types import Context, Format, Precision
+from optkit.measure.estimate_setups import TOO_FAR_OFF
 from optkit.stages.estimate.config import Config
 from optkit.stages.estimate.stage import run
 
@@ -130,6 +131,8 @@ def test_models_of_one_architecture_keep_their_names(context, colour_model):
     assert {row["name"] for row in output.details["estimates"]} == {"pruned"}
 
 
-def test_a_setup_that_is_too_far_off_is_not_offered():
-    with pytest.raises(UsageError, match="no throughputs"):
-        Config(setup=["rtx3090-nhwc-eager-1.13"]).check()
+@pytest.mark.parametrize("setup", TOO_FAR_OFF)
+def test_a_setup_that_is_too_far_off_is_not_offered(setup):
+    with pytest.raises(UsageError, match=f"{setup}' are too far off") as error:
+        Config(setup=[setup]).check()
+    assert error.value.hint

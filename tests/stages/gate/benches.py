@@ -25,6 +25,7 @@ class Bench:
         self.measurements: list[Measurement] = []
         self.details: dict[str, Any] = {}
         self.seconds = 5.0
+        self.config: dict[str, Any] = {}
 
     def answers(self, name: str, right: np.ndarray, runtime: str = "onnxruntime", **fields: Any) -> None:
         """Which images a model got right."""
@@ -68,7 +69,7 @@ class Bench:
             stage=stage,
             key=key,
             format=Format.RESULT,
-            config={"seed": 0, "seconds": self.seconds},
+            config={"seed": 0, "seconds": self.seconds, **self.config},
             measurements=tuple(self.measurements),
             details={"rows": self.rows, **self.details},
         )

@@ -52,6 +52,15 @@ def test_a_limit_is_kept_broken_or_undecided(tmp_path: Path, limits: dict[str, f
         assert (one["verdict"] == "cannot tell") == ("needs about" in one["text"] or "so near" in one["text"])
 
 
+@pytest.mark.parametrize("n", [100, 360])
+def test_that_all_there_are_agree_is_neither_shown_nor_refuted(tmp_path: Path, n: int) -> None:
+    (criterion,) = judged(pair(tmp_path, lost=0, won=0, n=n), min_agreement=1)["criteria"]
+    assert (criterion["verdict"], criterion["estimate"], criterion["needs"]) == ("cannot tell", 1, None)
+    assert criterion["interval"][1] == 1
+    assert "no number of images shows" in criterion["text"]
+    assert "so near" not in criterion["text"]
+
+
 def test_a_drop_fails_where_all_of_its_interval_is_beyond_the_limit(tmp_path: Path) -> None:
     (criterion,) = judged(pair(tmp_path, lost=60, won=10), max_drop=1)["criteria"]
     assert criterion["verdict"] == "fail"
