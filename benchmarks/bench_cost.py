@@ -69,7 +69,7 @@ def in_runs(models: list[Path], runtime: str, folder: str) -> dict[str, Any]:
 
 
 def start(model: Path, runtime: str, rounds: int, folder: str) -> dict[str, Any]:
-    """Seconds until the first run of a model, over those of the import."""
+    """Seconds until the model is open, over those of the import."""
     bench([model], runtime, FIRST_RUN_S, folder)  # takes the model in; later ones find that done
     ours, theirs = [], []
     for number in range(rounds):

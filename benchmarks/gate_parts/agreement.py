@@ -13,6 +13,9 @@ from gate_parts.drop import NEGLIGIBLE, TINY, Z
 from optkit.measure.statistics import wilson
 from optkit.measure.verdict import judge
 
+# Images on which the answers differ, on average, where an outcome's bound is just passed and coverage is least.
+HARDEST = (1.05, 2.05, 3.05, 3.98, 4.05, 6.05, 8.05, 9.05)
+
 
 @dataclass(frozen=True)
 class Share:
@@ -35,7 +38,7 @@ def exact_agreement(images: Sequence[int], shares: Sequence[float]) -> list[Shar
     """Nothing is drawn: every number of equal answers counts with its probability."""
     found = []
     for n in images:
-        for share in shares:
+        for share in sorted({*shares, *(1 - mean / n for mean in HARDEST)}):
             counts, weights = _outcomes(n, share)
             bounds = np.array([wilson(int(count), n, Z) for count in counts])
             passes, fails = (

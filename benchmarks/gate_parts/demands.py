@@ -50,17 +50,17 @@ def _of_drops(cells: Sequence[Cell]) -> list[Demand]:
     wrong = max(own, key=lambda cell: cell.wrong_pass)
     return [
         Demand(
-            f"drop: coverage 93 to 97 % at every truth with {FEW_FLIPS} flips or more",
+            f"drop: coverage 93 to 97 % at every truth of the grid with {FEW_FLIPS} flips or more",
             WANTED[0] <= farthest.coverage <= WANTED[1],
             f"{100 * farthest.coverage:.1f} %: {_truth(farthest)}",
         ),
         Demand(
-            "drop: coverage at least 93 % at every truth",
+            "drop: coverage at least 93 % at every truth of the grid",
             lowest.coverage >= LEAST,
             f"{100 * lowest.coverage:.1f} %: {_truth(lowest)}",
         ),
         Demand(
-            "drop: wrong pass at most 5 % at every truth",
+            "drop: wrong pass at most 5 % at every truth of the grid",
             wrong.wrong_pass <= MOST_WRONG,
             f"{100 * wrong.wrong_pass:.1f} %: {_truth(wrong)}",
         ),
@@ -76,12 +76,12 @@ def _of_agreement(shares: Sequence[Share]) -> list[Demand]:
     wrong = max(shares, key=lambda one: one.wrong_pass)
     return [
         Demand(
-            "agreement: coverage at least 93 % at every truth",
+            "agreement: coverage at least 93 % at every truth of the grid",
             lowest.coverage >= LEAST,
             f"{100 * lowest.coverage:.1f} %: {lowest.images:,} images, {100 * lowest.agreement:g} %",
         ),
         Demand(
-            "agreement: wrong pass at most 5 % at every truth",
+            "agreement: wrong pass at most 5 % at every truth of the grid",
             wrong.wrong_pass <= MOST_WRONG,
             f"{100 * wrong.wrong_pass:.1f} %: {wrong.images:,} images, {100 * wrong.agreement:g} %",
         ),

@@ -106,12 +106,11 @@ def next_command(done: Done) -> str:
     judged = [named.get(one, one) for one in (details["baseline"], details["candidate"]) if one]
     again = f"optkit bench {shlex.join(judged) if is_bench else done.models}"
     options = _options(details["bench_options"])
-    needs = [one["needs"] for one in details["criteria"] if one["needs"]]
-    if seconds := [need["seconds"] for need in needs if "seconds" in need]:
-        wanted = math.ceil(details["seconds_timed"] + max(seconds))
-        return f"{again}{done.data}{options} --seconds {wanted}"
-    if needs:
-        return f"{again} --data MORE_PHOTOS{options}"
+    if needs := [one["needs"] for one in details["criteria"] if one["needs"]]:
+        more = max(need.get("seconds", 0) for need in needs)
+        seconds = math.ceil(details["seconds_timed"] + more) if more else details["seconds_timed"]
+        data = " --data MORE_PHOTOS" if any("images" in need for need in needs) else done.data
+        return f"{again}{data}{options} --seconds {seconds:g}"
     return f"optkit report {done.models}" if is_bench else f"{again}{done.data}{options}"
 
 

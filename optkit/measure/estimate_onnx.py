@@ -34,7 +34,7 @@ KINDS = {
     **dict.fromkeys(("Concat", "Pad", "Tile", "Resize", "Upsample", "Where", "Gather"), "copy"),
     **dict.fromkeys(("GatherElements", "GatherND", "ScatterElements", "ScatterND"), "copy"),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), "copy"),
-    **dict.fromkeys(("Neg", "Abs", "Not", "Equal", "Reciprocal"), "copy"),  # as dear as one
+    **dict.fromkeys(("Neg", "Abs", "Not", "Equal", "Reciprocal"), "copy"),
     "BatchNormalization": "batch_norm",
     "Softmax": "softmax",
     "HardSwish": "hardswish",
@@ -171,8 +171,8 @@ class _Reader:
         output = self._graph.shapes.get(node.output[0])
         count = reads[0][1] // depth * width if output is None else math.prod(output)
         op = Op("attention", reads, (0, count), macs=count * depth, width=width, depth=depth)
-        if second not in self._number:
-            op = replace(op, kind="linear", weights=math.prod(self._graph.shape(second)))
+        if constants := [name for name in (node.input[0], second) if name not in self._number]:
+            op = replace(op, kind="linear", weights=math.prod(self._graph.shape(constants[0])))
         self._add(node, op)
 
     def _matrix(self, node: onnx.NodeProto, name: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from optkit.core.score import score_interval
 RESAMPLES = 1000  # bounds at 2.5 % are then known to within about a tenth of the interval
 
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
-FEW = 4  # successes or failures: with as many, Wilson's bound is off
+FEW = 8  # successes or failures: with up to as many, Wilson's bound is too near
 
 TRIM = (
     0.2  # of the rounds at either end; narrowest where 5 % of the rounds are disturbed, little lost elsewhere

@@ -140,7 +140,7 @@ def times(ratio: float) -> str:
     """`3.1×`; near 1 with as many digits as show the difference: `1.05×`, `1.003×`."""
     digits = 2 if ratio < 1.2 else 1 if ratio < 10 else 0
     if 1 < ratio < 1.02:
-        digits = max(3, math.ceil(-math.log10(ratio - 1)))
+        digits = min(5, max(3, math.ceil(-math.log10(ratio - 1))))
     return f"{ratio:.{digits}f}×"
 
 

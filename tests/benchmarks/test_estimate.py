@@ -23,7 +23,7 @@ def test_the_stored_result_meets_the_demands_and_beats_the_baseline() -> None:
         assert row["holds"] == (row["all"]["median"] <= 0.10 and row["all"]["mape"] <= 0.13)
         setup = script.SETUPS[row["file"]]
         assert setup.is_offered == (setup.is_gpu and row["holds"]), "what holds is offered, and nothing else"
-        assert 0.87 <= row["coverage_90"] <= 0.9  # as the README says
+        assert not setup.is_offered or 0.87 <= row["coverage_90"] < 0.895, "87 to 89, as the README says"
         assert row["all"]["mape"] < row["baseline"]["mape"]
         assert row["stored_differ_by"] < 1e-3
         fit = script.stored()[row["file"]]

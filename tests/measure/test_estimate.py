@@ -139,7 +139,7 @@ def test_products_with_vectors_and_stacks_are_counted() -> None:
     (repeated,) = products(("image", "w", "y"), w=[2, 1, 8, 5])
     assert (repeated.writes[1], repeated.macs) == (2 * 3 * 4 * 5, 2 * 3 * 4 * 5 * 8)
     (left,) = products(("w", "image", "y"), w=[6, 4])
-    assert (left.writes[1], left.macs) == (3 * 6 * 8, 3 * 6 * 8 * 4)
+    assert (left.kind, left.writes[1], left.macs, left.weights) == ("linear", 3 * 6 * 8, 3 * 6 * 8 * 4, 24)
     _, row = products(("image", "w", "y"), ("v", "y", "z"), w=[8], v=[3])
     assert (row.writes[1], row.macs) == (4, 4 * 3)
     assert features([vector, stack])["linear_macs"] == vector.macs + stack.macs

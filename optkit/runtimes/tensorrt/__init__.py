@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 FORMATS = (Format.ENGINE,)
-IMPORTS = ("torch", "tensorrt", "tensorrt_rtx")
+IMPORTS = ("torch",)  # the engine file says which flavour besides
 VARIANTS: dict[str, str] = {}  # the engine file says which flavour executes it
 
 

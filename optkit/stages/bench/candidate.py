@@ -53,8 +53,9 @@ class Candidate:
     """`error` is why it could not be opened or why its process died; `not_measured` has a reason for other gaps.
 
     `computes` is False where the answers are not the model's, so that no accuracy is measured. `prepared` are the
-    batch sizes that it takes; `offline` are the images per second of every round; `data_classes` says which
-    class of the data each of the model's is; `cost` is what a process counted, or why it did not.
+    batch sizes that it takes; `opening_s` is the processor time of starting a process and opening the model there;
+    `offline` are the images per second of every round; `data_classes` says which class of the data each of the
+    model's is; `cost` is what a process counted, or why it did not.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Candidate:
     computes: bool = True
     process: Process | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    opening_s: float = 0.0
     error: OptkitError | None = None
     accuracy: Accuracy | None = None
     data_classes: dict[int, int] = field(default_factory=dict)

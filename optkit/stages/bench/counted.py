@@ -40,17 +40,14 @@ def counted(candidate: Candidate, gaps: dict[str, str]) -> dict[str, Any]:
     known = _known(candidate.artifact)
     if None not in known.values():
         return known
+    missing = [name for name, value in known.items() if value is None]
     cost = _cost(candidate)
-    if isinstance(cost, str):
-        gaps |= dict.fromkeys(known, cost)
-        return known
     if cost is None:
-        missing = [name for name, value in known.items() if value is None]
-        gaps |= dict.fromkeys(
-            missing, "an engine does not say; bench the artifact folder that its export made"
-        )
+        cost = "an engine does not say; bench the artifact folder that its export made"
+    if isinstance(cost, str):
+        gaps |= dict.fromkeys(missing, cost)
         return known
-    if cost.unknown:
+    if cost.unknown and "macs" in missing:
         gaps["macs"] = f"no shapes for {len(cost.unknown)} layers, such as {cost.unknown[0]}"
     found = {**cost.metrics(), "macs": None if cost.unknown else cost.macs}
     return found | {name: value for name, value in known.items() if value is not None}

@@ -8,12 +8,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from optkit.core.errors import EXIT_FAILED, OptkitError
+from optkit.core.errors import EXIT_FAILED, MissingError, OptkitError
 
 WORKER = "optkit.stages.bench.worker"
 LAST_BYTES = 1 << 16  # of what it wrote, in which the last line is looked for
@@ -29,12 +28,23 @@ class CrashedError(OptkitError):
 class Process:
     """A running worker. `post` a command and `wait` for its answer, or `call` for both at once.
 
-    What the command raised (OptkitError) is raised here; CrashedError when the process died.
+    What the command raised (OptkitError) is raised here; CrashedError when the process died, MissingError when
+    none can be started.
     """
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
+        try:
+            self._start()
+        except (OSError, ValueError) as error:  # the second: a system that cannot hand on a socket
+            raise MissingError(
+                "A process for a model cannot be started.",
+                why=str(error),
+                hint="Free memory, processes or open files (`ulimit -a`), or measure fewer models at once.",
+            ) from None
+
+    def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process lives
         with theirs:
             # In a session of its own: Ctrl-C is for the process that measures. -P: no module of that name in the
@@ -47,7 +57,6 @@ class Process:
                 stderr=self._stderr,
                 start_new_session=True,
             )
-        self._connection = Connection(ours.detach())
         self.pid = self._process.pid
 
     def post(self, command: str, *arguments: Any) -> None:
@@ -72,14 +81,11 @@ class Process:
         self.post(command, *arguments)
         return self.wait()
 
-    def age_s(self) -> float:
-        """Seconds since it was started."""
-        return time.monotonic() - self._started
-
     def close(self) -> None:
         """End the process, whatever it is doing: it keeps nothing, and PyTorch would take a second to put away."""
         self._connection.close()
-        self._process.kill()
+        with suppress(ProcessLookupError):  # with what it has started, such as compilers
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         self._stderr.close()
 
@@ -112,8 +118,7 @@ _early: Process | None = None
 def start_early() -> None:
     """Start a process before it is known what for; `fresh_process` hands it out."""
     global _early
-    # What the system refuses is told when a process is needed.
-    with suppress(OSError, ValueError):
+    with suppress(MissingError):  # what the system refuses is told when a process is needed
         _early = Process()
 
 

@@ -52,11 +52,13 @@ def _measure(candidate: Candidate, limits: Any, reporter: Reporter) -> None:
 def _ceilings(candidates: list[Candidate], device: str, threads: int, reporter: Reporter) -> Any:
     """Measured in a process of its own, with the threads of the models; None, with a warning, when that fails."""
     precisions = tuple(dict.fromkeys(["fp32", *(one.artifact.precision.value for one in candidates)]))
-    process = Process()
+    process = None
     try:
+        process = Process()
         return process.call("ceilings", precisions, threads or machine.facts()["cores"], device, CEILING_S)
     except OptkitError as error:
         reporter.warn(f"The ceilings of the {device} were not measured: {reason(error)}")
         return None
     finally:
-        process.close()
+        if process:
+            process.close()

@@ -34,7 +34,8 @@ def start_all(candidates: Sequence[Candidate], threads: int) -> None:
     for one in candidates:
         _attempt(one, check_opens, one.artifact, one.runtime, False)
         if one.error is None:
-            one.start()
+            _attempt(one, one.start)
+        if one.process:
             _attempt(one, one.post, "open", one.artifact, one.runtime, threads)
 
 
@@ -42,7 +43,7 @@ def wait_all(candidates: Sequence[Candidate]) -> None:
     """Until every started process has opened its model; what fails is kept in `error`."""
     for one in candidates:
         if one.process:
-            one.facts = _attempt(one, one.wait) or one.facts
+            one.facts, one.opening_s = _attempt(one, one.wait) or (one.facts, one.opening_s)
 
 
 def _attempt(candidate: Candidate, act: Callable[..., Any], *arguments: object) -> Any:
@@ -64,16 +65,17 @@ class Rounds:
         self._order = random.Random(config.seed)
         self._next_round = 0
 
-    def measure(self, candidates: list[Candidate], opening_s: float) -> None:
+    def measure(self, candidates: list[Candidate]) -> None:
         """Single-stream latency of open candidates, in several processes one after the other; some may crash.
 
-        `opening_s` is what opening them took: where that and the first calls are slow, they are opened once.
+        Where opening them and the first calls are slow, they are opened once.
         """
         config, watch = self._config, Stopwatch()
         batches = sorted(config.batch_sizes)  # the peak of memory at one holds all smaller ones
         timed_s = len(batches) * config.seconds * len(candidates)
         self._prepare(candidates, batches)
-        repeats = 1 + int(REOPENING * timed_s / (opening_s + watch.seconds()))
+        opening_s = max(one.opening_s for one in candidates) + watch.seconds()
+        repeats = 1 + int(REOPENING * timed_s / opening_s)
         processes = min(config.repeats, repeats)
         with self._reporter.track("Timing", round(1000 * timed_s)) as task:
             for number in range(processes):
@@ -147,7 +149,8 @@ class Rounds:
             return
         timing = candidate.timings[batch]
         # The first call finds the caches of another process. It counts only where few calls fill a turn.
-        timing.rounds[self._next_round] = times[1:] if len(times) >= MIN_CALLS else times
+        is_short = milliseconds < MIN_CALLS * typical_ms(timing.warm_up_ms)
+        timing.rounds[self._next_round] = times if is_short or len(times) == 1 else times[1:]
         timing.spent_ms += sum(times)
         timing.calls += len(times)
         for source, joules in self._energy.read().items():

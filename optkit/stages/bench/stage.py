@@ -35,9 +35,8 @@ def run(config: Config, inputs: dict[str, dict[str, Artifact]], context: Context
 
         with Telemetry() as telemetry:
             opened = _opened(candidates, reporter)
-            opening_s = max(one.process.age_s() for one in opened if one.process)
             found.began = datetime.now(UTC).isoformat()
-            _measure(opened, opening_s, models, config, context, found)
+            _measure(opened, models, config, context, found)
     with _undisturbed():
         _explain_gaps(candidates, config)
         _tell_of_crashes(candidates, reporter)
@@ -63,7 +62,6 @@ def _undisturbed() -> Iterator[None]:
 
 def _measure(
     candidates: list[Candidate],
-    opening_s: float,
     models: dict[str, Artifact],
     config: Config,
     context: Context,
@@ -79,7 +77,7 @@ def _measure(
         images = evaluation_images(config, models, context.reporter)
         check_classes([one for one in candidates if one.computes], images)
     rounds = Rounds(config, context.reporter)
-    rounds.measure(candidates, opening_s)
+    rounds.measure(candidates)
     if "offline" in config.loads:
         rounds.measure_offline(alive(candidates))
     if config.latency_bound_ms is not None:

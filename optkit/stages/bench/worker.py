@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -72,8 +73,8 @@ class Worker:
         self._streams: list[Callable[[NDArray[np.float32]], NDArray[np.float32]]] = []
         self._warm_streams: set[tuple[int, int]] = set()
 
-    def open(self, artifact: Artifact, runtime: str, threads: int) -> dict[str, Any]:
-        """Open the model; returns the facts of its session."""
+    def open(self, artifact: Artifact, runtime: str, threads: int) -> tuple[dict[str, Any], float]:
+        """Open the model; returns the facts of its session, and the seconds of processor time until now."""
         from optkit.measure.telemetry import process_memory
 
         cpus = pin(threads)
@@ -81,7 +82,7 @@ class Worker:
         self._rss_before = process_memory(os.getpid())["rss_bytes"]
         self._options = SessionOptions(load_module=load_module, threads=threads, needs_answers=False)
         self._artifact, self._session = artifact, open_artifact(artifact, runtime, self._options)
-        return {**self._session.facts, "cpus": cpus}
+        return {**self._session.facts, "cpus": cpus}, time.process_time()
 
     @property
     def session(self) -> Session:
@@ -106,9 +107,8 @@ class Worker:
         """Milliseconds of calls in a row, `most` of them at most."""
         count = max(1, round(milliseconds / self._typical_ms[batch]))
         times = latency.burst(self._call(batch), min(count, most))
-        self._typical_ms[batch] = latency.typical_ms(
-            times
-        )  # so that the next turn is as long as it should be
+        # The next turn is as long as it should be when the speed has changed.
+        self._typical_ms[batch] = latency.typical_ms(times)
         return times
 
     def offline(self, batch: int, seconds: float, streams: int) -> float:

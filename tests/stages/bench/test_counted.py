@@ -59,6 +59,13 @@ def test_what_the_manifest_says_is_not_counted():
     assert counted(known, {}) == {"macs": 1, "params": 2, "activations": 3}
 
 
+def test_what_is_known_has_no_gap():
+    one = candidate("k", None, macs=1)
+    gaps = {}
+    assert counted(one, gaps)["macs"] == 1
+    assert gaps.keys() == {"params", "activations"}
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [

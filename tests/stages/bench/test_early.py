@@ -10,11 +10,19 @@ from pathlib import Path
 import pytest
 
 from optkit import cli
-from optkit.core.errors import EXIT_INTERRUPTED
+from optkit.core.errors import EXIT_INTERRUPTED, MissingError
 from optkit.stages.bench import process, worker
 from optkit.stages.bench.config import Config
 from optkit.stages.bench.stage import run
 from optkit.stages.bench.worker import Worker
+
+
+@pytest.fixture(autouse=True)
+def none_before_and_after(monkeypatch):
+    monkeypatch.setattr(process, "_early", None)
+    yield
+    if process._early:
+        process._early.close()
 
 
 @pytest.mark.parametrize(
@@ -88,16 +96,18 @@ def test_the_first_model_has_it(monkeypatch, context, colour_model):
     assert opened[0] == early.pid != opened[1]
 
 
-def test_what_the_system_refuses_is_told_when_a_process_is_needed(monkeypatch):
+def test_what_the_system_refuses_is_told_when_a_process_is_needed(monkeypatch, context, colour_model):
     def refused(*arguments, **options):
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(process.subprocess, "Popen", refused)
     process.start_early()
-    with pytest.raises(OSError, match="unavailable"):
-        process.fresh_process()
+    with pytest.raises(MissingError, match="cannot be started") as caught:
+        run(Config(), {"models": {"a": colour_model()}}, context)
+    assert "temporarily unavailable" in caught.value.why
 
 
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are looked for in /proc")
 def test_a_command_that_is_refused_leaves_none_behind(tmp_path):
     code = (
         "import os, sys\n"
@@ -115,9 +125,11 @@ def test_a_command_that_is_refused_leaves_none_behind(tmp_path):
 
 def ended(pid: int) -> bool:
     """Whether a process ends within a few seconds; of one that nobody waits for, a line without words is left."""
-    command = Path(f"/proc/{pid}/cmdline")
-    for _ in range(100):
-        if not command.exists() or not command.read_bytes():
+    for _ in range(600):
+        try:
+            if not Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+        except OSError:
             return True
         time.sleep(0.05)
     return False
